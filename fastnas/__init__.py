@@ -1,0 +1,3 @@
+"""fastnas: differentiable architecture search on fused kernels."""
+
+__version__ = "0.1.0"
