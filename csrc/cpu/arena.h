@@ -1,0 +1,65 @@
+// Scratch memory that outlives a call, so that steps do not pay for fresh pages.
+#pragma once
+
+#include <cstddef>
+#include <new>
+
+namespace fastnas {
+
+constexpr std::size_t kAlignment = 64;
+
+// One block of scratch from a pool shared by the process; it returns there when the object goes.
+class Workspace {
+  public:
+    explicit Workspace(std::size_t bytes);
+    ~Workspace();
+    Workspace(const Workspace&) = delete;
+    Workspace& operator=(const Workspace&) = delete;
+    char* data() const { return data_; }
+
+    static void release_unused();       // gives the pool's memory back to the system
+    static std::size_t unused_bytes();  // what the pool keeps
+
+  private:
+    char* data_;
+    std::size_t bytes_;
+};
+
+// Hands out pieces of a block. With no block it only counts: a layout runs once to learn its size and once in earnest.
+class Arena {
+  public:
+    explicit Arena(char* base = nullptr) : base_(base) {}
+
+    template <class T>
+    T* take(std::size_t count) {
+        T* result = reinterpret_cast<T*>(base_ + used_);
+        used_ += (count * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment;
+        return base_ ? result : nullptr;
+    }
+    std::size_t used() const { return used_; }
+
+  private:
+    char* base_;
+    std::size_t used_ = 0;
+};
+
+// Scratch for what `layout(arena)` takes.
+class Scratch {
+  public:
+    template <class Layout>
+    explicit Scratch(Layout layout) : workspace_(measure(layout)) {
+        Arena arena(workspace_.data());
+        layout(arena);
+    }
+
+  private:
+    template <class Layout>
+    static std::size_t measure(Layout layout) {
+        Arena arena;
+        layout(arena);
+        return arena.used();
+    }
+    Workspace workspace_;
+};
+
+}  // namespace fastnas

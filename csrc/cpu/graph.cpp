@@ -1,0 +1,114 @@
+#include "graph.h"
+
+#include <algorithm>
+#include <stdexcept>
+#include <string>
+
+namespace fastnas {
+
+namespace {
+
+// Hands out places in the lists of a cell, in the order of fastnas/ops/spec.py.
+class Places {
+  public:
+    Places(Graph& graph, const std::vector<NormDescription>& norms) : graph_(graph), norms_(norms) {}
+
+    Norm norm(int channels) {
+        if (next_norm_ == norms_.size()) throw std::invalid_argument("too few batch norms described");
+        const NormDescription& description = norms_[next_norm_++];
+        Norm norm{description.eps, channels};
+        if (description.affine) {
+            norm.gamma = graph_.parameters++;
+            norm.beta = graph_.parameters++;
+        }
+        if (description.batch) {
+            norm.statistics = graph_.statistics;
+            graph_.statistics += channels;
+        } else {
+            norm.running = graph_.running;
+            graph_.running += 2;
+        }
+        return norm;
+    }
+
+    Stage stage(const StageDescription& description, int stride, int in_channels, int out_channels, bool last) {
+        Stage stage;
+        static_cast<StageDescription&>(stage) = description;
+        stage.stride = stride;
+        stage.in_channels = in_channels;
+        stage.out_channels = out_channels;
+        if (stage.kind == Stage::Kind::depthwise) {
+            if (!supported(stage))
+                throw std::invalid_argument("no depthwise kernel of size " + std::to_string(stage.kernel) +
+                                            ", dilation " + std::to_string(stage.dilation));
+            stage.depthwise = graph_.parameters++;
+            graph_.pad = std::max(graph_.pad, stage.dilation * (stage.kernel / 2));
+        }
+        stage.pointwise = graph_.parameters;
+        graph_.parameters += stage.gathers();
+        if (!last) stage.saved = graph_.saved_stages++;
+        stage.norm = norm(out_channels);
+        return stage;
+    }
+
+  private:
+    static bool supported(const Stage& stage) {
+        return (stage.kernel == 3 || stage.kernel == 5) && (stage.dilation == 1 || stage.dilation == 2);
+    }
+
+    Graph& graph_;
+    const std::vector<NormDescription>& norms_;
+    std::size_t next_norm_ = 0;
+};
+
+}  // namespace
+
+bool Edge::has(Candidate::Pool pool) const {
+    return std::any_of(candidates.begin(), candidates.end(), [=](const Candidate& c) { return c.pool == pool; });
+}
+
+Graph::Graph(std::vector<int> channels_, int inputs_, const std::vector<EdgeDescription>& described,
+             std::vector<int> outputs_, const std::vector<NormDescription>& norms)
+    : channels(std::move(channels_)), inputs(inputs_), outputs(std::move(outputs_)) {
+    Places places(*this, norms);
+    for (const EdgeDescription& e : described) {
+        Edge edge{e.source, e.target, e.stride, {}};
+        const int before = channels.at(e.source), after = channels.at(e.target);
+        for (const CandidateDescription& c : e.candidates) {
+            Candidate candidate{c.pool, c.identity, e.searched ? alphas++ : -1, {}, {}};
+            if (c.pool != Candidate::Pool::none) candidate.pool_norm = places.norm(after);
+            for (std::size_t s = 0; s < c.stages.size(); ++s)
+                candidate.stages.push_back(places.stage(c.stages[s], s == 0 ? e.stride : 1, s == 0 ? before : after,
+                                                        after, s + 1 == c.stages.size()));
+            edge.candidates.push_back(std::move(candidate));
+        }
+        edges.push_back(std::move(edge));
+    }
+}
+
+bool Graph::is_output(int state) const { return std::find(outputs.begin(), outputs.end(), state) != outputs.end(); }
+
+std::vector<const Edge*> Graph::leaving(int state) const {
+    std::vector<const Edge*> result;
+    for (const Edge& edge : edges)
+        if (edge.source == state) result.push_back(&edge);
+    return result;
+}
+
+const Edge* Graph::leaving(int state, int stride, Candidate::Pool pool) const {
+    for (const Edge& edge : edges)
+        if (edge.source == state && edge.stride == stride && edge.has(pool)) return &edge;
+    return nullptr;
+}
+
+std::vector<Size> Graph::sizes(const std::vector<Size>& given) const {
+    std::vector<Size> result(channels.size());
+    std::copy(given.begin(), given.end(), result.begin());
+    for (const Edge& edge : edges) {
+        const Size in = result[edge.source];
+        result[edge.target] = edge.stride == 2 ? Size{(in.h + 1) / 2, (in.w + 1) / 2} : in;
+    }
+    return result;
+}
+
+}  // namespace fastnas

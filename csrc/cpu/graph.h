@@ -1,0 +1,84 @@
+// What a cell computes (fastnas/ops/spec.py), with the places of its parameters resolved.
+#pragma once
+
+#include <vector>
+
+#include "kernels.h"
+
+namespace fastnas {
+
+struct NormDescription {
+    double eps;
+    bool affine, batch;
+};
+
+struct StageDescription {
+    enum class Kind { depthwise, pointwise, reduce } kind;
+    int kernel, dilation;
+};
+
+struct CandidateDescription {
+    enum class Pool { none, max, avg } pool;
+    bool identity;
+    std::vector<StageDescription> stages;
+};
+
+struct EdgeDescription {
+    int source, target, stride;
+    bool searched;
+    std::vector<CandidateDescription> candidates;
+};
+
+// A batch norm. Numbers are places in the lists of parameters, running statistics and the batch's statistics; -1 is none.
+struct Norm {
+    double eps;
+    int channels;
+    int gamma = -1, beta = -1, running = -1, statistics = -1;
+    bool batch() const { return running < 0; }
+};
+
+// One stage of a candidate: ReLU, gather, 1×1 convolution, batch norm. A reduce has two gathers and two weights.
+struct Stage : StageDescription {
+    int stride, in_channels, out_channels;
+    int depthwise = -1, pointwise = -1;
+    int saved = -1;  // number of its output among those that "fast" saves
+    Norm norm;
+    int gathers() const { return kind == Kind::reduce ? 2 : 1; }
+};
+
+struct Candidate {
+    using Pool = CandidateDescription::Pool;
+    Pool pool;
+    bool identity;
+    int alpha;  // -1: weight 1
+    Norm pool_norm;
+    std::vector<Stage> stages;
+};
+
+struct Edge {
+    int source, target, stride;
+    std::vector<Candidate> candidates;
+    bool has(Candidate::Pool pool) const;
+};
+
+struct Graph {
+    Graph(std::vector<int> channels, int inputs, const std::vector<EdgeDescription>& edges, std::vector<int> outputs,
+          const std::vector<NormDescription>& norms);
+
+    std::vector<int> channels;
+    int inputs;
+    std::vector<Edge> edges;
+    std::vector<int> outputs;
+    int statistics = 0;  // channels of all norms that use the batch's statistics
+    int parameters = 0, running = 0, alphas = 0;
+    int pad = 0;     // largest reach of a depthwise convolution
+    int saved_stages = 0;
+
+    bool is_input(int state) const { return state < inputs; }
+    bool is_output(int state) const;
+    std::vector<const Edge*> leaving(int state) const;
+    const Edge* leaving(int state, int stride, Candidate::Pool pool) const;  // one with this pool, or null
+    std::vector<Size> sizes(const std::vector<Size>& inputs) const;
+};
+
+}  // namespace fastnas

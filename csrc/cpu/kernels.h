@@ -1,0 +1,98 @@
+// The leaf loops of the CPU backend, as a table of functions: one table for each vector width and scalar type.
+//
+// Activations are *blocked*: (ceil(C / L), H, W, L), where L channels are one vector; lanes beyond C hold no meaning and are never
+// read back. A *padded* plane is one block with `pad` pixels left and right of every row: (H, W + 2·pad, L). Unless it says
+// otherwise a function works on one block of one image; threads are the engine's business. Per-channel arguments are (L).
+#pragma once
+
+#include <cstddef>
+
+namespace fastnas {
+
+struct Size {
+    int h = 0, w = 0;
+    std::ptrdiff_t pixels() const { return static_cast<std::ptrdiff_t>(h) * w; }
+};
+
+// A depthwise convolution with padding dilation · (kernel / 2), from planes of size `in` to planes of size `out`.
+struct Depthwise {
+    int kernel, dilation, stride;
+    Size in, out;
+    int pad;  // of the padded planes it reads, at least dilation · (kernel / 2)
+};
+
+// What to collect of a 1×1 convolution's output u while it is in registers: per channel, in double precision.
+enum class Collect {
+    nothing,
+    moments,  // Σ(u - pivot) and Σ(u - pivot)², around the middle pixel, which is written to pivot
+    product,  // Σ g·(u - pivot), around the given pivot
+};
+
+template <class T>
+struct Kernels {
+    using Count = std::ptrdiff_t;
+
+    int lanes;
+
+    // From strided (strides count elements) to blocked, `channels` ≤ L, the other lanes zero; and back.
+    void (*load)(const T* in, Count stride_c, Count stride_h, Count stride_w, int channels, Size size, T* out);
+    void (*store)(const T* in, int channels, Size size, T* out, Count stride_c, Count stride_h, Count stride_w);
+
+    // out = max(x, 0) and grad += x <= 0 ? 0 : g. NaN passes, as in PyTorch.
+    void (*relu)(const T* x, Count pixels, T* out);
+    void (*relu_grad)(const T* g, const T* x, Count pixels, T* grad);
+    // Padded plane, zero outside, of x, of max(x, 0), of max((x - mean)·scale + shift, 0).
+    void (*pad)(const T* x, Size size, int pad, T* out);
+    void (*relu_pad)(const T* x, Size size, int pad, T* out);
+    void (*norm_relu_pad)(const T* x, const T* mean, const T* scale, const T* shift, Size size, int pad, T* out);
+    // Every second pixel of max(x, 0), from (offset, offset) on, zero beyond the plane; and its derivative, added to grad.
+    void (*relu_subsample)(const T* x, Size in, int offset, Size out_size, T* out);
+    void (*relu_subsample_grad)(const T* g, const T* x, Size in, int offset, Size out_size, T* grad);
+
+    // out[p] = Σ weight[tap]·plane[p·stride + offset(tap)], weight (K·K, L).
+    void (*depthwise)(const Depthwise& conv, const T* plane, const T* weight, T* out);
+    // grad += x <= 0 ? 0 : v, where v is the transposed convolution of the padded plane g, with weights as
+    // pack_depthwise_grad orders them.
+    void (*depthwise_grad_relu)(const Depthwise& conv, const T* g, const T* weight, const T* x, T* grad);
+    // grad = xn <= 0 ? 0 : v, where xn = (z - mean)·scale + shift; adds Σ grad, Σ grad·(z - mean) to sums (2, L). Stride 1.
+    void (*depthwise_grad_norm)(const Depthwise& conv, const T* g, const T* weight, const T* z, const T* mean,
+                                const T* scale, const T* shift, T* grad, double* sums);
+    // acc[tap] += Σ_p g[p]·plane[p·stride + offset(tap)]
+    void (*depthwise_weight_grad)(const Depthwise& conv, const T* plane, const T* g, T* acc);
+
+    // out = W·in for all `blocks` blocks of out and input channels [first, last), W as pack_pointwise orders it. With Collect,
+    // adds to sums (blocks, 2, L) what is asked for; pivot (blocks, L), g like out.
+    void (*pointwise)(const T* in, int first, int last, const T* weight, Count pixels, int blocks, T* out,
+                      Collect collect, T* pivot, const T* g, double* sums);
+    // acc[ob][ci][lane] += Σ_p du[ob][p][lane]·d[ci][p] for all blocks of both.
+    void (*pointwise_weight_grad)(const T* du, int out_blocks, const T* d, int in_blocks, Count pixels, T* acc);
+    // out = channel < split ? a : b, for all blocks.
+    void (*blend)(const T* a, const T* b, int split, int blocks, Count pixels, T* out);
+
+    // 3×3 pools with padding 1; the mean is over the pixels that exist. Their derivatives are added to grad; ties of the maximum
+    // go to the first in scan order; scratch is one plane of out_size.
+    void (*max_pool)(const T* x, Size in, int stride, Size out_size, T* out);
+    void (*avg_pool)(const T* x, Size in, int stride, Size out_size, T* out);
+    void (*max_pool_grad)(const T* g, const T* x, Size in, int stride, Size out_size, T* scratch, T* grad);
+    void (*avg_pool_grad)(const T* g, Size in, int stride, Size out_size, T* scratch, T* grad);
+
+    // Sums over a plane, added to sums: as Collect::moments, Σ g, and Σ g·(x - mean).
+    void (*moments)(const T* x, Count pixels, T* pivot, double* sums);
+    void (*sum)(const T* g, Count pixels, double* sums);
+    void (*product)(const T* g, const T* x, const T* mean, Count pixels, double* sums);
+
+    // y += (x - mean)·scale + shift
+    void (*accumulate)(const T* x, const T* mean, const T* scale, const T* shift, Count pixels, T* y);
+    // out = a·g + b·(x - mean) + c, or out += the same.
+    void (*norm_grad)(const T* g, const T* x, const T* mean, const T* a, const T* b, const T* c, Count pixels, bool add,
+                      T* out);
+    // y += alpha·x
+    void (*axpy)(T alpha, const T* x, Count pixels, T* y);
+};
+
+// The fastest table that this processor can run, for the vector width named in `width`.
+template <class T>
+const Kernels<T>& kernels();
+const char* vector_width();
+
+}  // namespace fastnas

@@ -1,0 +1,96 @@
+// The table of one vector width: FASTNAS_WIDTH names its namespace, FASTNAS_BYTES is the size of a vector, FASTNAS_REGISTERS their number.
+#pragma once
+
+#include "depthwise.h"
+#include "elementwise.h"
+#include "layout.h"
+#include "pointwise.h"
+#include "pool.h"
+
+namespace fastnas::FASTNAS_WIDTH {
+
+// Calls run<K, D, S>() for the convolution that `conv` describes. A new kernel size or dilation is a new line here.
+template <class Run>
+FASTNAS_INLINE void dispatch(const Depthwise& conv, Run run) {
+    const auto stride = [&](auto kernel, auto dilation) {
+        conv.stride == 1 ? run(kernel, dilation, Constant<1>{}) : run(kernel, dilation, Constant<2>{});
+    };
+    switch (conv.kernel * 10 + conv.dilation) {
+        case 31:
+            return stride(Constant<3>{}, Constant<1>{});
+        case 51:
+            return stride(Constant<5>{}, Constant<1>{});
+        case 32:
+            return stride(Constant<3>{}, Constant<2>{});
+        case 52:
+            return stride(Constant<5>{}, Constant<2>{});
+    }
+}
+
+template <class T, int L>
+void run_depthwise(const Depthwise& conv, const T* plane, const T* weight, T* out) {
+    dispatch(conv, [&](auto k, auto d, auto s) {
+        depthwise<T, L, decltype(k)::value, decltype(d)::value, decltype(s)::value>(conv, plane, weight, out);
+    });
+}
+
+template <class T, int L>
+void run_depthwise_grad_relu(const Depthwise& conv, const T* g, const T* weight, const T* x, T* grad) {
+    dispatch(conv, [&](auto k, auto d, auto s) {
+        depthwise_grad_relu<T, L, decltype(k)::value, decltype(d)::value, decltype(s)::value>(conv, g, weight, x, grad);
+    });
+}
+
+template <class T, int L>
+void run_depthwise_grad_norm(const Depthwise& conv, const T* g, const T* weight, const T* z, const T* mean,
+                             const T* scale, const T* shift, T* grad, double* sums) {
+    dispatch(conv, [&](auto k, auto d, auto) {
+        depthwise_grad_norm<T, L, decltype(k)::value, decltype(d)::value>(conv, g, weight, z, mean, scale, shift, grad,
+                                                                          sums);
+    });
+}
+
+template <class T, int L>
+void run_depthwise_weight_grad(const Depthwise& conv, const T* plane, const T* g, T* acc) {
+    dispatch(conv, [&](auto k, auto d, auto s) {
+        depthwise_weight_grad<T, L, decltype(k)::value, decltype(d)::value, decltype(s)::value>(conv, plane, g, acc);
+    });
+}
+
+template <class T, int L>
+constexpr Kernels<T> make_table() {
+    return {
+        L,
+        load_block<T, L>,
+        store_block<T, L>,
+        relu_block<T, L>,
+        relu_grad<T, L>,
+        pad_block<T, L>,
+        relu_pad<T, L>,
+        norm_relu_pad<T, L>,
+        relu_subsample<T, L>,
+        relu_subsample_grad<T, L>,
+        run_depthwise<T, L>,
+        run_depthwise_grad_relu<T, L>,
+        run_depthwise_grad_norm<T, L>,
+        run_depthwise_weight_grad<T, L>,
+        pointwise<T, L>,
+        pointwise_weight_grad<T, L>,
+        blend<T, L>,
+        max_pool<T, L>,
+        avg_pool<T, L>,
+        max_pool_grad<T, L>,
+        avg_pool_grad<T, L>,
+        moments<T, L>,
+        sum<T, L>,
+        product<T, L>,
+        accumulate<T, L>,
+        norm_grad<T, L>,
+        axpy<T, L>,
+    };
+}
+
+template <class T>
+inline constexpr Kernels<T> table = make_table<T, FASTNAS_BYTES / sizeof(T)>();
+
+}  // namespace fastnas::FASTNAS_WIDTH

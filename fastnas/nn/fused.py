@@ -1,0 +1,87 @@
+"""Runs the modules of a cell, or of an edge, as one fused operator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from fastnas.ops import Edge, Norm, Spec, mixed_cell, update_running_stats
+
+
+class FusedCell:
+    """The function of a cell whose parameters and buffers live in ordinary modules.
+
+    Args:
+        channels, inputs, edges, outputs: as in `fastnas.ops.Spec`.
+        candidates: the module of every candidate, edge by edge; their convolutions and batch norms, in order of definition,
+            are the operator's parameters.
+        memory: "fast" or "lean".
+        backend: "auto", "cpu" or "reference".
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        inputs: int,
+        edges: Sequence[Edge],
+        outputs: Sequence[int],
+        candidates: Sequence[nn.Module],
+        memory: str,
+        backend: str,
+    ) -> None:
+        self._graph = (tuple(channels), inputs, tuple(edges), tuple(outputs))
+        leaves = [leaf for module in candidates for leaf in module.modules()]
+        self._leaves = [leaf for leaf in leaves if isinstance(leaf, nn.Conv2d | nn.BatchNorm2d)]
+        self._norms = [leaf for leaf in leaves if isinstance(leaf, nn.BatchNorm2d)]
+        self._specs: dict[tuple[Norm, ...], Spec] = {}
+        self.memory, self.backend = memory, backend
+        self._spec()
+
+    def __call__(self, inputs: Sequence[Tensor], alpha: Tensor) -> Tensor:
+        """The cell's output for `inputs`, each (N, C, H, W), and `alpha`, flat; updates running statistics as the modules would."""
+        spec = self._spec()
+        out, statistics = mixed_cell(
+            spec, inputs, alpha, self._params(), self._running(), self.memory, self.backend
+        )
+        self._update(spec, inputs, statistics)
+        return out
+
+    def _spec(self) -> Spec:
+        norms = tuple(Norm(bn.eps, bn.affine, _uses_batch(bn)) for bn in self._norms)
+        if norms not in self._specs:
+            self._specs[norms] = Spec(*self._graph, norms)
+        return self._specs[norms]
+
+    def _params(self) -> list[Tensor]:
+        return [p for leaf in self._leaves for p in (leaf.weight, leaf.bias) if p is not None]
+
+    def _running(self) -> list[Tensor]:
+        return [t for bn in self._norms if not _uses_batch(bn) for t in (bn.running_mean, bn.running_var) if t is not None]
+
+    def _update(self, spec: Spec, inputs: Sequence[Tensor], statistics: Tensor) -> None:
+        batch = [bn for bn in self._norms if _uses_batch(bn)]
+        tracked = [bn for bn in batch if bn.track_running_stats]
+        if not tracked:
+            return
+        if len(tracked) < len(batch):
+            columns = statistics.split([bn.num_features for bn in batch], 1)
+            statistics = torch.cat([c for c, bn in zip(columns, batch, strict=True) if bn.track_running_stats], 1)
+        sizes = spec.norm_sizes([(t.shape[2], t.shape[3]) for t in inputs])
+        update_running_stats(
+            [bn.running_mean for bn in tracked],
+            [bn.running_var for bn in tracked],
+            [bn.num_batches_tracked for bn in tracked],
+            statistics,
+            [-1.0 if bn.momentum is None else bn.momentum for bn in tracked],
+            [
+                inputs[0].shape[0] * size
+                for bn, size in zip(self._norms, sizes, strict=True)
+                if _uses_batch(bn) and bn.track_running_stats
+            ],
+        )
+
+
+def _uses_batch(bn: nn.BatchNorm2d) -> bool:
+    return bn.training or not bn.track_running_stats

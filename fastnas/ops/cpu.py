@@ -1,0 +1,175 @@
+"""Hands a cell's tensors to the C++ kernels, as pointers, sizes and strides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastnas.ops.candidates import Depthwise, Reduce, Stage
+from fastnas.ops.spec import Spec, decode
+
+
+def forward(
+    spec: str,
+    inputs: Sequence[Tensor],
+    alpha: Tensor,
+    params: Sequence[Tensor],
+    running: Sequence[Tensor],
+    memory: str,
+    out: Tensor,
+    saved: Tensor,
+    statistics: Tensor,
+) -> None:
+    """Compute the cell into `out`, `saved` and `statistics`."""
+    alpha, params, running = alpha.contiguous(), _contiguous(params), _contiguous(running)
+    arguments = _arguments(inputs, alpha, params, running, out, saved, statistics, memory)
+    _compile(spec).forward(arguments, out.element_size())
+
+
+def backward(
+    spec: str,
+    grad: Tensor,
+    out: Tensor,
+    saved: Tensor,
+    statistics: Tensor,
+    inputs: Sequence[Tensor],
+    alpha: Tensor,
+    params: Sequence[Tensor],
+    running: Sequence[Tensor],
+    memory: str,
+    needs: Sequence[bool],
+    grads: Sequence[Tensor],
+) -> None:
+    """Compute the gradients into `grads`: those of inputs, α and parameters, as far as `needs` asks."""
+    count = len(inputs)
+    alpha, params, running = alpha.contiguous(), _contiguous(params), _contiguous(running)
+    _compile(spec).backward(
+        _arguments(inputs, alpha, params, running, out, saved, statistics, memory),
+        _view(grad),
+        [_view(t) for t in grads[:count]] if needs[0] else [],
+        grads[count].data_ptr() if needs[1] else 0,
+        _pointers(grads[count + 1 :]) if needs[2] else [],
+        out.element_size(),
+    )
+
+
+def update_running_stats(
+    running_mean: Sequence[Tensor],
+    running_var: Sequence[Tensor],
+    num_batches_tracked: Sequence[Tensor],
+    statistics: Tensor,
+    momentum: Sequence[float],
+    counts: Sequence[int],
+) -> None:
+    """Blend the batch's statistics into the running ones."""
+    from fastnas import _C
+
+    _C.update_running_stats(
+        _pointers(running_mean),
+        _pointers(running_var),
+        _pointers(num_batches_tracked),
+        [t.shape[0] for t in running_mean],
+        statistics.data_ptr(),
+        momentum,
+        counts,
+        statistics.element_size(),
+    )
+
+
+def saved_size(spec: Spec, x: Tensor, sizes: Sequence[tuple[int, int]], memory: str) -> Any:
+    """Elements that a forward on `x` saves: states that are neither given nor returned, and in "fast" stage outputs.
+
+    The compiled part keeps channels in blocks of its vector width, so a state of C channels counts as the next multiple.
+    """
+    if memory == "none":
+        return 0
+    block = _block(x.dtype, spec.channels[spec.outputs[0]])
+
+    def elements(state: int) -> Any:
+        height, width = sizes[state]
+        return x.shape[0] * height * width * (-(-spec.channels[state] // block) * block)
+
+    inner = [state for state in range(spec.inputs, len(spec.channels)) if state not in spec.outputs]
+    stages = [
+        edge.target
+        for edge, _, kind in spec.walk()
+        for _ in kind.stages[:-1]
+        if memory == "fast"
+    ]
+    return sum(elements(state) for state in inner + stages)
+
+
+@lru_cache(maxsize=64)
+def _block(dtype: torch.dtype, channels: int) -> int:
+    from fastnas import _C
+
+    return int(_C.block(dtype.itemsize, channels))
+
+
+@lru_cache(maxsize=1024)
+def _compile(text: str) -> Any:
+    """The cell as the compiled part's own object."""
+    from fastnas import _C
+
+    spec = decode(text)
+    edges = [
+        (
+            edge.source,
+            edge.target,
+            edge.stride,
+            edge.searched,
+            [(kind.pool or "", kind.identity, [_stage(stage) for stage in kind.stages]) for kind in edge.kinds],
+        )
+        for edge in spec.edges
+    ]
+    norms = [(norm.eps, norm.affine, norm.batch) for norm in spec.norms]
+    return _C.Cell(spec.channels, spec.inputs, edges, spec.outputs, norms)
+
+
+def _stage(stage: Stage) -> tuple[str, int, int]:
+    if isinstance(stage, Depthwise):
+        return "depthwise", stage.kernel, stage.dilation
+    return ("reduce" if isinstance(stage, Reduce) else "pointwise"), 1, 1
+
+
+def _arguments(
+    inputs: Sequence[Tensor],
+    alpha: Tensor,
+    params: Sequence[Tensor],
+    running: Sequence[Tensor],
+    out: Tensor,
+    saved: Tensor,
+    statistics: Tensor,
+    memory: str,
+) -> Any:
+    """Addresses only: the caller keeps the tensors alive, and α, params and running contiguous."""
+    from fastnas import _C
+
+    return _C.Arguments(
+        [_view(t) for t in inputs],
+        alpha.data_ptr(),
+        _pointers(params),
+        _pointers(running),
+        _view(out),
+        saved.data_ptr(),
+        saved.numel(),
+        statistics.data_ptr(),
+        memory,
+        torch.get_num_threads(),
+    )
+
+
+def _view(t: Tensor) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
+    return t.data_ptr(), tuple(t.shape), t.stride()
+
+
+def _pointers(tensors: Sequence[Tensor]) -> list[int]:
+    return [t.data_ptr() for t in tensors]
+
+
+def _contiguous(tensors: Sequence[Tensor]) -> list[Tensor]:
+    return [t.contiguous() for t in tensors]

@@ -1,0 +1,191 @@
+"""What a fused cell computes, as an immutable value that every backend reads.
+
+A cell is a directed acyclic graph of *states*. States 0 … inputs-1 are given; every other state is the sum of the edges
+that enter it. An edge applies its candidates to its source and adds them up, weighted by α. The cell's result is the
+concatenation of its output states. One edge alone, one node and a whole cell with its preprocessing are all such graphs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property, lru_cache
+
+from fastnas.ops.candidates import PREPROCESS, Candidate, Depthwise, Reduce, candidate
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A batch norm: `batch` says that it normalises with the batch's statistics rather than with running ones."""
+
+    eps: float = 1e-5
+    affine: bool = False
+    batch: bool = True
+
+
+@dataclass(frozen=True)
+class Edge:
+    """An edge from state `source` to state `target`; `stride` is 1 or 2.
+
+    An edge of candidate operations has one entry of α for each. An edge that is one preprocessing operation has none.
+    """
+
+    source: int
+    target: int
+    stride: int
+    candidates: tuple[str, ...]
+
+    @property
+    def searched(self) -> bool:
+        """Whether α weighs its candidates."""
+        return not any(name in PREPROCESS for name in self.candidates)
+
+    @property
+    def kinds(self) -> tuple[Candidate, ...]:
+        """Descriptions of its candidates, at its stride."""
+        return tuple(candidate(name, self.stride) for name in self.candidates)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A cell.
+
+    Attributes:
+        channels: of every state, inputs first.
+        inputs: how many states are given.
+        edges: in any order that lists an edge before the edges that leave its target.
+        outputs: the states to concatenate, none of them an input.
+        norms: one for each batch norm, edge by edge, candidate by candidate, stage by stage.
+
+    Parameters come in the same order: for each stage its depthwise weight (C, 1, K, K), if it has one, its 1×1 weight
+    (C_out, C_in, 1, 1) — a factorised reduce has two, of C_out/2 rows each — and, where the norm is affine, γ and β (C_out).
+    """
+
+    channels: tuple[int, ...]
+    inputs: int
+    edges: tuple[Edge, ...]
+    outputs: tuple[int, ...]
+    norms: tuple[Norm, ...]
+
+    def __post_init__(self) -> None:
+        _validate(self)
+
+    @cached_property
+    def alphas(self) -> int:
+        """How many entries α has, over all edges."""
+        return sum(len(edge.candidates) for edge in self.edges if edge.searched)
+
+    @cached_property
+    def text(self) -> str:
+        """The cell as text, for an operator's schema; `decode` reads it."""
+        return json.dumps(asdict(self), separators=(",", ":"))
+
+    def sizes(self, inputs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Height and width of every state, from those of the inputs.
+
+        Raises:
+            ValueError: edges of different size enter one state, or outputs differ in size.
+        """
+        sizes: dict[int, tuple[int, int]] = dict(enumerate(inputs))
+        for edge in self.edges:
+            height, width = sizes[edge.source]
+            size = ((height + 1) // 2, (width + 1) // 2) if edge.stride == 2 else (height, width)
+            if sizes.setdefault(edge.target, size) != size:
+                raise ValueError(f"edges into state {edge.target} have sizes {sizes[edge.target]} and {size}; they must agree")
+        if len({sizes[state] for state in self.outputs}) > 1:
+            raise ValueError(f"output states differ in size: {[sizes[state] for state in self.outputs]}")
+        return [sizes[state] for state in range(len(self.channels))]
+
+    def walk(self) -> Iterator[tuple[Edge, int, Candidate]]:
+        """Every candidate with its edge and its entry of α (-1 where none weighs it), in the order of parameters."""
+        position = 0
+        for edge in self.edges:
+            for kind in edge.kinds:
+                yield edge, position if edge.searched else -1, kind
+                position += edge.searched
+
+    @cached_property
+    def norm_channels(self) -> list[int]:
+        """Channels of every norm."""
+        return [self.channels[edge.target] for edge, _, kind in self.walk() for _ in range(kind.norms)]
+
+    def norm_sizes(self, inputs: Sequence[tuple[int, int]]) -> list[int]:
+        """Values per image that every norm normalises in each channel."""
+        sizes = self.sizes(inputs)
+        return [
+            sizes[edge.target][0] * sizes[edge.target][1] for edge, _, kind in self.walk() for _ in range(kind.norms)
+        ]
+
+    @cached_property
+    def running_shapes(self) -> list[tuple[int, ...]]:
+        """Shapes of the running means and variances that the cell reads, in order."""
+        norms = zip(self.norm_channels, self.norms, strict=True)
+        return [(channels,) for channels, norm in norms if not norm.batch for _ in range(2)]
+
+    @cached_property
+    def parameter_shapes(self) -> list[tuple[int, ...]]:
+        """Shapes of all parameters, in order."""
+        shapes: list[tuple[int, ...]] = []
+        norms = iter(self.norms)
+        for edge, _, kind in self.walk():
+            before, after = self.channels[edge.source], self.channels[edge.target]
+            for stage in kind.stages or ((None,) if kind.pool else ()):
+                if isinstance(stage, Depthwise):
+                    shapes.append((before, 1, stage.kernel, stage.kernel))
+                if isinstance(stage, Reduce):
+                    shapes += [(after // 2, before, 1, 1)] * 2
+                elif stage is not None:
+                    shapes.append((after, before, 1, 1))
+                if next(norms).affine:
+                    shapes += [(after,)] * 2
+                before = after
+        return shapes
+
+
+@lru_cache(maxsize=1024)
+def decode(text: str) -> Spec:
+    """The cell that `Spec.text` holds."""
+    data = json.loads(text)
+    return Spec(
+        channels=tuple(data["channels"]),
+        inputs=data["inputs"],
+        edges=tuple(Edge(e["source"], e["target"], e["stride"], tuple(e["candidates"])) for e in data["edges"]),
+        outputs=tuple(data["outputs"]),
+        norms=tuple(Norm(**norm) for norm in data["norms"]),
+    )
+
+
+def _validate(spec: Spec) -> None:
+    known, closed = set(range(spec.inputs)), set()
+    for edge in spec.edges:
+        if edge.source not in known or edge.target in closed or not spec.inputs <= edge.target < len(spec.channels):
+            raise ValueError(f"edge {edge.source} → {edge.target} is out of order: an edge comes after all edges into its source")
+        known.add(edge.target)
+        closed.add(edge.source)
+        _validate_edge(spec, edge)
+    missing = set(range(len(spec.channels))) - known
+    if missing:
+        raise ValueError(f"no edge leads to state {min(missing)}")
+    if not spec.outputs or not set(spec.outputs) <= known - set(range(spec.inputs)):
+        raise ValueError(f"outputs must be states that edges lead to, got {spec.outputs}")
+    norms = len(spec.norm_channels)
+    if len(spec.norms) != norms:
+        raise ValueError(f"the cell has {norms} batch norms, got {len(spec.norms)} descriptions")
+
+
+def _validate_edge(spec: Spec, edge: Edge) -> None:
+    if edge.stride not in (1, 2):
+        raise ValueError(f"stride must be 1 or 2, got {edge.stride}")
+    before, after = spec.channels[edge.source], spec.channels[edge.target]
+    if edge.searched and before != after:
+        raise ValueError(f"candidates keep the channels, but edge {edge.source} → {edge.target} has {before} and {after}")
+    if not edge.searched and len(edge.candidates) != 1:
+        raise ValueError(f"a preprocessing operation is an edge's only one, got {edge.candidates}")
+    reduces = any(isinstance(stage, Reduce) for kind in edge.kinds for stage in kind.stages)
+    if reduces and after % 2:
+        raise ValueError(f"a factorised reduce needs an even number of output channels, got {after}")
+    if reduces and edge.stride != 2:
+        raise ValueError(f"a factorised reduce has stride 2, got {edge.stride}")
+    if "relu_conv_bn" in edge.candidates and edge.stride != 1:
+        raise ValueError(f"relu_conv_bn has stride 1, got {edge.stride}")
