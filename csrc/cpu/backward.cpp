@@ -307,8 +307,8 @@ class Backward : Cell<T> {
                 T* d = last ? own.gathered + n * this->gathered_size(edge, stage) : thread.gathered;
                 gather(edge, c, s, n, thread, d);
                 own.partial.clear(n);
-                this->multiply(edge, stage, d, own.pointwise, last ? Collect::product : Collect::nothing, own.partial,
-                               n, own.norm.mean, g, thread.product, own.output + at);
+                this->multiply(edge, stage, d, own.pointwise, thread.product, own.output + at, last ? g : nullptr,
+                               own.norm.mean, own.partial.at(n));
             }
         }
     }
@@ -418,8 +418,7 @@ class Backward : Cell<T> {
         const int rows = stage.out_channels / stage.gathers();
         for (int i = 0; i < stage.gathers(); ++i) {
             k.pointwise(thread.du, i * rows, (i + 1) * rows, own.pointwise_back + i * packed_back_size(stage) / 2,
-                        pixels, blocks(stage.in_channels), thread.gathered, Collect::nothing, nullptr, nullptr,
-                        nullptr);
+                        pixels, blocks(stage.in_channels), thread.gathered, nullptr, nullptr, nullptr);
             scatter(edge, c, s, i, n, thread, thread_number);
         }
     }

@@ -133,26 +133,19 @@ void Cell<T>::gather_normed(const Edge& edge, const Stage& stage, const T* z, co
 }
 
 template <class T>
-void Cell<T>::multiply(const Edge& edge, const Stage& stage, const T* d, const T* packed, Collect collect,
-                       const Partial<T>& partial, int n, const T* mean, const T* g, T* scratch, T* u) const {
-    const std::ptrdiff_t pixels = sizes[edge.target].pixels();
-    const int out_blocks = blocks(stage.out_channels);
-    // The pivots of a product are the means; those of moments come out of the kernel.
-    T* pivot = collect == Collect::product ? const_cast<T*>(mean) : partial.pivot(n);
+void Cell<T>::multiply(const Edge& edge, const Stage& stage, const T* d, const T* packed, T* scratch, T* u, const T* g,
+                       const T* mean, double* sums) const {
+    const std::ptrdiff_t pixels = sizes[edge.target].pixels(), plane = plane_size(edge.target);
+    const int out_blocks = blocks(stage.out_channels), in_blocks = blocks(stage.in_channels);
     if (stage.gathers() == 1)
-        return k.pointwise(d, 0, stage.in_channels, packed, pixels, out_blocks, u, collect, pivot, g, partial.at(n));
-
-    T* halves[2] = {scratch, scratch + out_blocks * pixels * lanes};
+        return k.pointwise(d, 0, stage.in_channels, packed, pixels, out_blocks, u, g, mean, sums);
+    T* halves[2] = {scratch, scratch + out_blocks * plane};
     for (int half = 0; half < 2; ++half)
-        k.pointwise(d + half * blocks(stage.in_channels) * pixels * lanes, 0, stage.in_channels,
-                    packed + half * packed_size(stage) / 2, pixels, out_blocks, halves[half], Collect::nothing, pivot,
-                    nullptr, nullptr);
+        k.pointwise(d + half * in_blocks * plane, 0, stage.in_channels, packed + half * packed_size(stage) / 2, pixels,
+                    out_blocks, halves[half], nullptr, nullptr, nullptr);
     k.blend(halves[0], halves[1], stage.out_channels / 2, out_blocks, pixels, u);
-    for (int b = 0; b < out_blocks; ++b) {
-        const std::ptrdiff_t at = b * pixels * lanes;
-        if (collect == Collect::moments) k.moments(u + at, pixels, partial.pivot(n, b), partial.at(n, b));
-        if (collect == Collect::product) k.product(g + at, u + at, mean + b * lanes, pixels, partial.at(n, b));
-    }
+    for (int b = 0; g && b < out_blocks; ++b)
+        k.product(g + b * plane, u + b * plane, mean + b * lanes, pixels, sums + b * 2 * lanes);
 }
 
 template <class T>
@@ -202,13 +195,12 @@ void PooledSource<T>::compute(const Cell<T>& cell, int source, int n, const T* x
             if (const Edge* edge = cell.graph.leaving(source, stride, pool)) {
                 Pooled<T>& pooled = of(stride, pool);
                 const Size in = cell.sizes[source], out = cell.sizes[edge->target];
-                if (moments) pooled.partial.clear(n);
                 for (int b = 0; b < pooled.partial.blocks; ++b) {
                     T* to = pooled.values + n * cell.image_size(edge->target) + b * cell.plane_size(edge->target);
                     const auto run = pool == Candidate::Pool::max ? cell.k.max_pool : cell.k.avg_pool;
                     run(x + b * cell.plane_size(source), in, stride, out, to);
                     if (moments)
-                        cell.k.moments(to, out.pixels(), pooled.partial.pivot(n, b), pooled.partial.at(n, b));
+                        cell.k.moments(to, out.pixels(), pooled.partial.mean(n, b), pooled.partial.at(n, b));
                 }
             }
 }

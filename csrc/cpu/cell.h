@@ -78,9 +78,9 @@ class Cell {
     void gather_source(const Edge& edge, const Stage& stage, const T* x, const T* planes, const T* weight, T* d) const;
     void gather_normed(const Edge& edge, const Stage& stage, const T* z, const NormState<T>& norm, const T* weight,
                        T* plane, T* d) const;
-    // u = W·d for one image, collecting into `partial`. `scratch` holds two images of the target for a reduce.
-    void multiply(const Edge& edge, const Stage& stage, const T* d, const T* packed, Collect collect,
-                  const Partial<T>& partial, int n, const T* mean, const T* g, T* scratch, T* u) const;
+    // u = W·d for one image; with g also Σ g·(u - mean). `scratch` holds two images of the target for a reduce.
+    void multiply(const Edge& edge, const Stage& stage, const T* d, const T* packed, T* scratch, T* u,
+                  const T* g = nullptr, const T* mean = nullptr, double* sums = nullptr) const;
 
     std::ptrdiff_t gathered_size(const Edge& edge, const Stage& stage) const {
         return stage.gathers() * plane_size(edge.target) * blocks(stage.in_channels);

@@ -124,10 +124,10 @@ class Forward : Cell<T> {
             else
                 this->gather_normed(edge, stage, stages_[c][s - 1].output + at, stages_[c][s - 1].norm, own.depthwise,
                                     thread.planes, thread.gathered);
-            own.partial.clear(n);
-            const Collect collect = stage.norm.batch() ? Collect::moments : Collect::nothing;
-            this->multiply(edge, stage, thread.gathered, own.pointwise, collect, own.partial, n, nullptr, nullptr,
-                           thread.product, own.output + at);
+            this->multiply(edge, stage, thread.gathered, own.pointwise, thread.product, own.output + at);
+            for (int b = 0; stage.norm.batch() && b < own.partial.blocks; ++b)
+                k.moments(own.output + at + b * plane_size(edge.target), sizes[edge.target].pixels(),
+                          own.partial.mean(n, b), own.partial.at(n, b));
         }
     }
 

@@ -21,13 +21,6 @@ struct Depthwise {
     int pad;  // of the padded planes it reads, at least dilation · (kernel / 2)
 };
 
-// What to collect of a 1×1 convolution's output u while it is in registers: per channel, in double precision.
-enum class Collect {
-    nothing,
-    moments,  // Σ(u - pivot) and Σ(u - pivot)², around the middle pixel, which is written to pivot
-    product,  // Σ g·(u - pivot), around the given pivot
-};
-
 template <class T>
 struct Kernels {
     using Count = std::ptrdiff_t;
@@ -60,10 +53,10 @@ struct Kernels {
     // acc[tap] += Σ_p g[p]·plane[p·stride + offset(tap)]
     void (*depthwise_weight_grad)(const Depthwise& conv, const T* plane, const T* g, T* acc);
 
-    // out = W·in for all `blocks` blocks of out and input channels [first, last), W as pack_pointwise orders it. With Collect,
-    // adds to sums (blocks, 2, L) what is asked for; pivot (blocks, L), g like out.
-    void (*pointwise)(const T* in, int first, int last, const T* weight, Count pixels, int blocks, T* out,
-                      Collect collect, T* pivot, const T* g, double* sums);
+    // out = W·in for all `blocks` blocks of out and input channels [first, last), W as pack_pointwise orders it. With g, which is
+    // like out, adds Σ g·(out - mean) to the first half of sums (blocks, 2, L); mean is (blocks, L).
+    void (*pointwise)(const T* in, int first, int last, const T* weight, Count pixels, int blocks, T* out, const T* g,
+                      const T* mean, double* sums);
     // acc[ob][ci][lane] += Σ_p du[ob][p][lane]·d[ci][p] for all blocks of both.
     void (*pointwise_weight_grad)(const T* du, int out_blocks, const T* d, int in_blocks, Count pixels, T* acc);
     // out = channel < split ? a : b, for all blocks.
@@ -76,8 +69,9 @@ struct Kernels {
     void (*max_pool_grad)(const T* g, const T* x, Size in, int stride, Size out_size, T* scratch, T* grad);
     void (*avg_pool_grad)(const T* g, Size in, int stride, Size out_size, T* scratch, T* grad);
 
-    // Sums over a plane, added to sums: as Collect::moments, Σ g, and Σ g·(x - mean).
-    void (*moments)(const T* x, Count pixels, T* pivot, double* sums);
+    // Of a plane: its mean, rounded to T, and sums = Σ(x - mean), Σ(x - mean)².
+    void (*moments)(const T* x, Count pixels, T* mean, double* sums);
+    // sums += Σ g and sums += Σ g·(x - mean).
     void (*sum)(const T* g, Count pixels, double* sums);
     void (*product)(const T* g, const T* x, const T* mean, Count pixels, double* sums);
 

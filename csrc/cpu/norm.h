@@ -10,22 +10,22 @@
 
 namespace fastnas {
 
-// What the images of a batch contribute to one norm: sums (N, blocks, 2, L) and pivots (N, blocks, L).
+// What the images of a batch contribute to one norm: sums (N, blocks, 2, L) and, in forward, their means (N, blocks, L).
 template <class T>
 struct Partial {
     double* sums = nullptr;
-    T* pivots = nullptr;
+    T* means = nullptr;
     int blocks = 0, lanes = 0;
 
     void layout(Arena& arena, int images, int blocks_, int lanes_) {
         blocks = blocks_;
         lanes = lanes_;
         sums = arena.take<double>(std::size_t(images) * blocks * 2 * lanes);
-        pivots = arena.take<T>(std::size_t(images) * blocks * lanes);
+        means = arena.take<T>(std::size_t(images) * blocks * lanes);
     }
-    // Where image n's block b begins; a pass writes here.
+    // Those of image n's block b.
     double* at(int n, int b = 0) const { return sums + (std::ptrdiff_t(n) * blocks + b) * 2 * lanes; }
-    T* pivot(int n, int b = 0) const { return pivots + (std::ptrdiff_t(n) * blocks + b) * lanes; }
+    T* mean(int n, int b = 0) const { return means + (std::ptrdiff_t(n) * blocks + b) * lanes; }
     void clear(int n) const {
         for (int i = 0; i < blocks * 2 * lanes; ++i) at(n)[i] = 0;
     }
@@ -63,7 +63,7 @@ template <class T>
 void batch_statistics(const Partial<T>& partial, int images, double pixels, int channels, T* mean, T* variance) {
     for (int c = 0; c < channels; ++c) {
         const auto image_mean = [&](int n) {
-            return double(partial.pivot(n, c / partial.lanes)[c % partial.lanes]) + partial.first(n, c) / pixels;
+            return double(partial.mean(n, c / partial.lanes)[c % partial.lanes]) + partial.first(n, c) / pixels;
         };
         double total = 0, squares = 0;
         for (int n = 0; n < images; ++n) total += image_mean(n);

@@ -147,7 +147,7 @@ void depthwise_grad_norm(const Depthwise& conv, const T* g, const T* weight, con
 
 // Rows of taps [first, first + Height), for result rows [begin, end), all of whose source rows exist.
 template <class T, int L, int K, int D, int S, int Height>
-FASTNAS_INLINE void weight_grad_rows(const Depthwise& conv, const T* plane, const T* g, int first, int begin, int end,
+FASTNAS_INLINE void weight_grad_run(const Depthwise& conv, const T* plane, const T* g, int first, int begin, int end,
                                      T* acc) {
     constexpr int chains = Height * K < 8 ? 2 : 1;  // enough independent sums to hide the latency of an addition
     const ptrdiff_t row = ptrdiff_t(conv.in.w + 2 * conv.pad) * L;
@@ -175,6 +175,14 @@ FASTNAS_INLINE void weight_grad_rows(const Depthwise& conv, const T* plane, cons
             T* at = acc + ((first + i) * K + k) * L;
             store<T, L>(at, load<T, L>(at) + total);
         }
+}
+
+// The same in runs of about kRun pixels, so that rounding errors do not grow with the size of the image.
+template <class T, int L, int K, int D, int S, int Height>
+void weight_grad_rows(const Depthwise& conv, const T* plane, const T* g, int first, int begin, int end, T* acc) {
+    const int run = conv.out.w < kRun ? kRun / conv.out.w : 1;
+    for (; begin < end; begin += run)
+        weight_grad_run<T, L, K, D, S, Height>(conv, plane, g, first, begin, begin + run < end ? begin + run : end, acc);
 }
 
 template <class T, int L, int K, int D, int S>

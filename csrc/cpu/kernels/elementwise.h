@@ -16,42 +16,40 @@ void relu_grad(const T* g, const T* x, ptrdiff_t pixels, T* grad) {
         store<T, L>(grad + p, load<T, L>(grad + p) + relu_mask(load<T, L>(g + p), load<T, L>(x + p)));
 }
 
-// Adds Σ value(p) and Σ value(p)·weight(p), flushed every kFlush pixels.
-template <class T, int L>
-void moments(const T* x, ptrdiff_t pixels, T* pivot, double* sums) {
-    const Vec<T, L> middle = load<T, L>(x + pixels / 2 * L);
-    store<T, L>(pivot, middle);
-    Sum<T, L> first, second;
+// sums += Σ value(p), in runs that are short enough for T.
+template <class T, int L, class Value>
+FASTNAS_INLINE void sum_over(ptrdiff_t pixels, double* sums, Value value) {
     for (ptrdiff_t p = 0; p < pixels;) {
-        for (const ptrdiff_t end = p + kFlush < pixels ? p + kFlush : pixels; p < end; ++p) {
-            const Vec<T, L> d = load<T, L>(x + p * L) - middle;
-            first.fast += d;
-            second.fast += d * d;
-        }
-        first.flush(sums);
-        second.flush(sums + L);
+        Sum<T, L> run;
+        for (const ptrdiff_t end = p + kFlush < pixels ? p + kFlush : pixels; p < end; ++p) run.fast += value(p);
+        run.flush(sums);
     }
+}
+
+// Two passes, since Σx² - (Σx)²/n loses what the mean exceeds the deviation by.
+template <class T, int L>
+void moments(const T* x, ptrdiff_t pixels, T* mean, double* sums) {
+    double total[L] = {};
+    sum_over<T, L>(pixels, total, [=](ptrdiff_t p) { return load<T, L>(x + p * L); });
+    for (int l = 0; l < L; ++l) mean[l] = T(total[l] / double(pixels));
+    const Vec<T, L> centre = load<T, L>(mean);
+    for (int l = 0; l < L; ++l) sums[l] = total[l] - double(mean[l]) * double(pixels);
+    for (int l = 0; l < L; ++l) sums[L + l] = 0;
+    sum_over<T, L>(pixels, sums + L, [=](ptrdiff_t p) {
+        const Vec<T, L> d = load<T, L>(x + p * L) - centre;
+        return d * d;
+    });
 }
 
 template <class T, int L>
 void sum(const T* g, ptrdiff_t pixels, double* sums) {
-    Sum<T, L> total;
-    for (ptrdiff_t p = 0; p < pixels;) {
-        for (const ptrdiff_t end = p + kFlush < pixels ? p + kFlush : pixels; p < end; ++p)
-            total.fast += load<T, L>(g + p * L);
-        total.flush(sums);
-    }
+    sum_over<T, L>(pixels, sums, [=](ptrdiff_t p) { return load<T, L>(g + p * L); });
 }
 
 template <class T, int L>
 void product(const T* g, const T* x, const T* mean, ptrdiff_t pixels, double* sums) {
     const Vec<T, L> m = load<T, L>(mean);
-    Sum<T, L> total;
-    for (ptrdiff_t p = 0; p < pixels;) {
-        for (const ptrdiff_t end = p + kFlush < pixels ? p + kFlush : pixels; p < end; ++p)
-            total.fast += load<T, L>(g + p * L) * (load<T, L>(x + p * L) - m);
-        total.flush(sums);
-    }
+    sum_over<T, L>(pixels, sums, [=](ptrdiff_t p) { return load<T, L>(g + p * L) * (load<T, L>(x + p * L) - m); });
 }
 
 template <class T, int L>

@@ -1,4 +1,4 @@
-// 1×1 convolution as a matrix product over blocked planes, with statistics taken from the registers that hold the result.
+// 1×1 convolution as a matrix product over blocked planes, and its derivative with respect to the matrix.
 #pragma once
 
 #include "vec.h"
@@ -38,102 +38,65 @@ struct Product {
     }
 };
 
-// What happens to a finished value, per output block.
-template <class T, int L, Collect C>
-struct Collector {
-    Vec<T, L> pivot{};
-    const T* g = nullptr;
-    Sum<T, L> first, second;
-    double* sums = nullptr;
-
-    FASTNAS_INLINE void add(ptrdiff_t p, Vec<T, L> value) {
-        if constexpr (C == Collect::moments) {
-            const Vec<T, L> d = value - pivot;
-            first.fast += d;
-            second.fast += d * d;
-        }
-        if constexpr (C == Collect::product) first.fast += load<T, L>(g + p * L) * (value - pivot);
-    }
-    FASTNAS_INLINE void flush() {
-        if constexpr (C != Collect::nothing) first.flush(sums);
-        if constexpr (C == Collect::moments) second.flush(sums + L);
-    }
-};
-
-template <class T, int L, int Blocks, Collect C>
-void pointwise_group(const Product<T, L>& product, const T* weight, T* out, T* pivot, const T* g, double* sums) {
+// One or two output blocks. With g, sums (Blocks, 2, L) get Σ g·(u - mean) in their first half.
+template <class T, int L, int Blocks, bool Collect>
+void pointwise_group(const Product<T, L>& product, const T* weight, T* out, const T* g, const T* mean, double* sums) {
     const ptrdiff_t pixels = product.pixels;
-    Collector<T, L, C> collect[Blocks];
-    if constexpr (C == Collect::moments) {
-        Vec<T, L> middle[1][Blocks];
-        product.template tile<1, Blocks>(pixels / 2, weight, middle);
-        for (int b = 0; b < Blocks; ++b) store<T, L>(pivot + b * L, middle[0][b]);
-    }
-    if constexpr (C != Collect::nothing)
-        for (int b = 0; b < Blocks; ++b) {
-            collect[b].pivot = load<T, L>(pivot + b * L);
-            collect[b].sums = sums + b * 2 * L;
-            collect[b].g = C == Collect::product ? g + b * pixels * L : nullptr;
-        }
+    Vec<T, L> centre[Blocks] = {};
+    if constexpr (Collect)
+        for (int b = 0; b < Blocks; ++b) centre[b] = load<T, L>(mean + b * L);
     ptrdiff_t at = 0;
-    int run = 0;
     const auto tiles = [&](auto width) FASTNAS_INLINE_LAMBDA {
         constexpr int n = decltype(width)::value;
         for (; at + n <= pixels; at += n) {
             Vec<T, L> acc[n][Blocks];
             product.template tile<n, Blocks>(at, weight, acc);
+            Sum<T, L> sum[Blocks];
 #pragma GCC unroll 16
             for (int p = 0; p < n; ++p)
 #pragma GCC unroll 2
                 for (int b = 0; b < Blocks; ++b) {
-                    store<T, L>(out + (b * pixels + at + p) * L, acc[p][b]);
-                    collect[b].add(at + p, acc[p][b]);
+                    const ptrdiff_t i = (b * pixels + at + p) * L;
+                    store<T, L>(out + i, acc[p][b]);
+                    if constexpr (Collect) sum[b].fast += load<T, L>(g + i) * (acc[p][b] - centre[b]);
                 }
-            if ((run += n) >= kFlush) {
-                for (int b = 0; b < Blocks; ++b) collect[b].flush();
-                run = 0;
-            }
+            if constexpr (Collect)
+                for (int b = 0; b < Blocks; ++b) sum[b].flush(sums + b * 2 * L);
         }
     };
     tiles(Constant<kTilePixels[Blocks - 1]>{});
     tiles(Constant<4>{});
     tiles(Constant<1>{});
-    for (int b = 0; b < Blocks; ++b) collect[b].flush();
 }
 
-template <class T, int L, Collect C>
-void pointwise_all(const Product<T, L>& product, const T* weight, int blocks, T* out, T* pivot, const T* g,
+template <class T, int L, bool Collect>
+void pointwise_all(const Product<T, L>& product, const T* weight, int blocks, T* out, const T* g, const T* mean,
                    double* sums) {
-    int b = 0;
-    for (; b + 2 <= blocks; b += 2) {
+    const auto group = [&](auto width, int b) {
+        constexpr int n = decltype(width)::value;
         const ptrdiff_t plane = b * product.pixels * L;
-        pointwise_group<T, L, 2, C>(product, weight, out + plane, pivot + b * L, g + plane, sums + b * 2 * L);
-        weight += 2 * ptrdiff_t(product.last - product.first) * L;
-    }
-    const ptrdiff_t plane = b * product.pixels * L;
-    if (b < blocks)
-        pointwise_group<T, L, 1, C>(product, weight, out + plane, pivot + b * L, g + plane, sums + b * 2 * L);
+        pointwise_group<T, L, n, Collect>(product, weight, out + plane, Collect ? g + plane : nullptr,
+                                          Collect ? mean + b * L : nullptr, Collect ? sums + b * 2 * L : nullptr);
+        weight += n * ptrdiff_t(product.last - product.first) * L;
+    };
+    int b = 0;
+    for (; b + 2 <= blocks; b += 2) group(Constant<2>{}, b);
+    if (b < blocks) group(Constant<1>{}, b);
 }
 
 template <class T, int L>
-void pointwise(const T* in, int first, int last, const T* weight, ptrdiff_t pixels, int blocks, T* out, Collect collect,
-               T* pivot, const T* g, double* sums) {
+void pointwise(const T* in, int first, int last, const T* weight, ptrdiff_t pixels, int blocks, T* out, const T* g,
+               const T* mean, double* sums) {
     const Product<T, L> product{in, first, last, pixels};
-    switch (collect) {
-        case Collect::nothing:
-            return pointwise_all<T, L, Collect::nothing>(product, weight, blocks, out, pivot, g, sums);
-        case Collect::moments:
-            return pointwise_all<T, L, Collect::moments>(product, weight, blocks, out, pivot, g, sums);
-        case Collect::product:
-            return pointwise_all<T, L, Collect::product>(product, weight, blocks, out, pivot, g, sums);
-    }
+    (g ? pointwise_all<T, L, true> : pointwise_all<T, L, false>)(product, weight, blocks, out, g, mean, sums);
 }
 
-// acc[k][b] += Σ_p du[b][p]·d[k][p] for one tile of input channels.
+// acc[k][b] += Σ_p du[b][p]·d[k][p] over pixels [begin, end), for one tile of input channels.
 template <class T, int L, int Channels, int Blocks>
-FASTNAS_INLINE void weight_grad_tile(const T* du, const T* d, ptrdiff_t pixels, T* acc, ptrdiff_t acc_block) {
+FASTNAS_INLINE void weight_grad_run(const T* du, const T* d, ptrdiff_t pixels, ptrdiff_t begin, ptrdiff_t end, T* acc,
+                                    ptrdiff_t acc_block) {
     Vec<T, L> sum[Channels][Blocks] = {};
-    for (ptrdiff_t p = 0; p < pixels; ++p) {
+    for (ptrdiff_t p = begin; p < end; ++p) {
         Vec<T, L> v[Blocks];
 #pragma GCC unroll 2
         for (int b = 0; b < Blocks; ++b) v[b] = load<T, L>(du + (b * pixels + p) * L);
@@ -147,6 +110,12 @@ FASTNAS_INLINE void weight_grad_tile(const T* du, const T* d, ptrdiff_t pixels, 
             T* at = acc + b * acc_block + k * L;
             store<T, L>(at, load<T, L>(at) + sum[k][b]);
         }
+}
+
+template <class T, int L, int Channels, int Blocks>
+void weight_grad_tile(const T* du, const T* d, ptrdiff_t pixels, T* acc, ptrdiff_t acc_block) {
+    for (ptrdiff_t p = 0; p < pixels; p += kRun)
+        weight_grad_run<T, L, Channels, Blocks>(du, d, pixels, p, p + kRun < pixels ? p + kRun : pixels, acc, acc_block);
 }
 
 template <class T, int L>

@@ -83,6 +83,7 @@ struct Sum {
         fast = Vec<T, L>{};
     }
 };
-constexpr int kFlush = 64;  // pixels between flushes
+constexpr int kFlush = 16;  // pixels between flushes
+constexpr int kRun = 128;    // pixels that a weight's gradient sums up before it adds to what it has
 
 }  // namespace fastnas::FASTNAS_WIDTH
