@@ -380,16 +380,18 @@ class Backward : Cell<T> {
         const std::ptrdiff_t at = n * image_size(edge.target);
         for (int b = 0; b < own.partial.blocks; ++b) {
             const std::ptrdiff_t plane = b * plane_size(edge.target);
-            norm_back(edge, own, b, grad(edge.target, n) + plane,
+            norm_back(edge, candidate.pool_norm, own, b, grad(edge.target, n) + plane,
                       pooled_.of(edge.stride, candidate.pool).values + at + plane, true,
                       pooled_grads_.of(edge.stride, candidate.pool).values + at + plane);
         }
     }
 
     template <class Own>
-    void norm_back(const Edge& edge, const Own& own, int b, const T* g, const T* u, bool add, T* out) const {
+    void norm_back(const Edge& edge, const Norm& norm, const Own& own, int b, const T* g, const T* u, bool add,
+                   T* out) const {
         const int c = b * lanes;
-        k.norm_grad(g, u, own.norm.mean + c, own.norm_grad.a + c, own.norm_grad.b + c, own.norm_grad.c + c,
+        // With running statistics ∂u = a·g; not to look at u keeps its NaN and ±inf out of the gradient, as PyTorch does.
+        k.norm_grad(g, norm.batch() ? u : nullptr, own.norm.mean + c, own.norm_grad.a + c, own.norm_grad.b + c, own.norm_grad.c + c,
                     sizes[edge.target].pixels(), add, out);
     }
 
@@ -402,7 +404,7 @@ class Backward : Cell<T> {
         if (s == 0 && !wants(edge.source) && !wants_parameters()) return;
         for (int b = 0; b < blocks(stage.out_channels); ++b) {
             const std::ptrdiff_t plane = b * plane_size(edge.target);
-            norm_back(edge, own, b, (last ? grad(edge.target, n) : own.grad + at) + plane, own.output + at + plane,
+            norm_back(edge, stage.norm, own, b, (last ? grad(edge.target, n) : own.grad + at) + plane, own.output + at + plane,
                       false, thread.du + plane);
         }
         if (wants_parameters()) {

@@ -77,7 +77,7 @@ struct Kernels {
 
     // y += (x - mean)·scale + shift
     void (*accumulate)(const T* x, const T* mean, const T* scale, const T* shift, Count pixels, T* y);
-    // out = a·g + b·(x - mean) + c, or out += the same.
+    // out = a·g + b·(x - mean) + c, or out += the same; without x, a·g alone.
     void (*norm_grad)(const T* g, const T* x, const T* mean, const T* a, const T* b, const T* c, Count pixels, bool add,
                       T* out);
     // y += alpha·x

@@ -2,7 +2,7 @@
 
 from fastnas.ops.backends import Backend, BackendError, backends
 from fastnas.ops.candidates import CANDIDATES, DARTS_CANDIDATES, PREPROCESS, Depthwise
-from fastnas.ops.functional import mixed_cell, mixed_edge
+from fastnas.ops.functional import edge_spec, mixed_cell, mixed_edge
 from fastnas.ops.operator import update_running_stats
 from fastnas.ops.spec import Edge, Norm, Spec
 
@@ -17,6 +17,7 @@ __all__ = [
     "Norm",
     "Spec",
     "backends",
+    "edge_spec",
     "mixed_cell",
     "mixed_edge",
     "update_running_stats",

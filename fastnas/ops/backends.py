@@ -53,6 +53,11 @@ def _why_not_cpu(x: Tensor) -> str | None:
         return f"it computes on CPU tensors, got one on {x.device}"
     if x.dtype not in (torch.float32, torch.float64):
         return f"it computes in float32 and float64, got {str(x.dtype).removeprefix('torch.')}"
+    return _compiled_part_is_missing()
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _compiled_part_is_missing() -> str | None:
     cpu = _cpu()
     return None if cpu.available else cpu.reason
 

@@ -153,16 +153,16 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tenso
 
 
 def _backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Any, ...]:
-    if grad is None:
-        return None, None, None, None, None, None
     out, saved, statistics, alpha, *rest = ctx.saved_tensors
     states, params = ctx.lengths
     inputs, weights, running = rest[:states], rest[states : states + params], rest[states + params :]
     # A list counts as needed when any of its tensors is.
-    needs = [_any(flag) for flag in ctx.needs_input_grad[:3]]
-    grads = cell_backward(
-        grad, out, saved, statistics, inputs, alpha, weights, running, ctx.spec, ctx.memory, needs
-    )
+    needs = [grad is not None and _any(flag) for flag in ctx.needs_input_grad[:3]]
+    grads: list[Tensor | None] = [None] * (states + 1 + params)
+    if grad is not None:
+        grads = list(
+            cell_backward(grad, out, saved, statistics, inputs, alpha, weights, running, ctx.spec, ctx.memory, needs)
+        )
     return (
         grads[:states] if needs[0] else [None] * states,
         grads[states] if needs[1] else None,

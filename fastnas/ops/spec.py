@@ -93,7 +93,7 @@ class Spec:
             size = ((height + 1) // 2, (width + 1) // 2) if edge.stride == 2 else (height, width)
             if sizes.setdefault(edge.target, size) != size:
                 raise ValueError(f"edges into state {edge.target} have sizes {sizes[edge.target]} and {size}; they must agree")
-        if len({sizes[state] for state in self.outputs}) > 1:
+        if any(sizes[state] != sizes[self.outputs[0]] for state in self.outputs):
             raise ValueError(f"output states differ in size: {[sizes[state] for state in self.outputs]}")
         return [sizes[state] for state in range(len(self.channels))]
 

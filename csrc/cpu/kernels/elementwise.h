@@ -64,8 +64,10 @@ void norm_grad(const T* g, const T* x, const T* mean, const T* a, const T* b, co
                T* out) {
     const auto m = load<T, L>(mean), va = load<T, L>(a), vb = load<T, L>(b), vc = load<T, L>(c);
     for (ptrdiff_t p = 0; p < pixels * L; p += L) {
-        const Vec<T, L> before = add ? load<T, L>(out + p) : Vec<T, L>{};
-        store<T, L>(out + p, before + va * load<T, L>(g + p) + vb * (load<T, L>(x + p) - m) + vc);
+        Vec<T, L> v = va * load<T, L>(g + p);
+        if (x) v += vb * (load<T, L>(x + p) - m) + vc;
+        if (add) v += load<T, L>(out + p);
+        store<T, L>(out + p, v);
     }
 }
 
