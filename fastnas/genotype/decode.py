@@ -1,0 +1,47 @@
+"""From α to a genotype."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fastnas.genotype.genotype import INPUTS, CellGenotype, Genotype
+
+EDGES_PER_NODE = 2
+
+
+def decode_darts(
+    normal: Sequence[Sequence[float]], reduce: Sequence[Sequence[float]], candidates: Sequence[str], steps: int = 4
+) -> Genotype:
+    """The architecture that α stands for: each node keeps its two strongest edges, each edge its strongest operation.
+
+    DARTS, §2.4. `none` competes on neither level. Of equals, the earlier edge and the earlier candidate win; a node lists its
+    edges strongest first.
+
+    Args:
+        normal, reduce: α after softmax, (edges, len(candidates)), edges node by node.
+        candidates: names of the columns.
+        steps: nodes of a cell.
+
+    Raises:
+        ValueError: the tables do not have the shape that `candidates` and `steps` give.
+    """
+    return Genotype(_decode_cell(normal, candidates, steps), _decode_cell(reduce, candidates, steps))
+
+
+def _decode_cell(weights: Sequence[Sequence[float]], candidates: Sequence[str], steps: int) -> CellGenotype:
+    edges = sum(INPUTS + i for i in range(steps))
+    if len(weights) != edges or any(len(row) != len(candidates) for row in weights):
+        widths = sorted({len(row) for row in weights})
+        raise ValueError(f"α must be ({edges}, {len(candidates)}), got {len(weights)} rows of {widths}")
+    nodes, start = [], 0
+    for i in range(steps):
+        best = [_strongest(weights[start + source], candidates) for source in range(INPUTS + i)]
+        sources = sorted(range(INPUTS + i), key=lambda source: -best[source][1])[:EDGES_PER_NODE]
+        nodes.append(tuple((best[source][0], source) for source in sources))
+        start += INPUTS + i
+    return CellGenotype(tuple(nodes), tuple(range(INPUTS, INPUTS + steps)))
+
+
+def _strongest(row: Sequence[float], candidates: Sequence[str]) -> tuple[str, float]:
+    kept = [(name, weight) for name, weight in zip(candidates, row, strict=True) if name != "none"]
+    return max(kept, key=lambda pair: pair[1])

@@ -1,0 +1,106 @@
+"""Genotypes as JSON files that a person can read."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from fastnas.genotype.genotype import CellGenotype, Genotype, GenotypeError
+
+FORMAT, VERSION, KIND = "fastnas-genotype", 1, "darts"
+MAX_BYTES = 1 << 20
+
+
+def save(genotype: Genotype, path: str | os.PathLike[str]) -> None:
+    """Write a genotype: to a temporary name first, so that the file is whole or absent.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(dumps(genotype))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def dumps(genotype: Genotype) -> str:
+    """The text of a genotype's file."""
+    cells = ",\n".join(f'  "{name}": {_dump_cell(cell)}' for name, cell in vars(genotype).items())
+    return f'{{\n  "format": "{FORMAT}",\n  "version": {VERSION},\n  "kind": "{KIND}",\n{cells}\n}}\n'
+
+
+def _dump_cell(cell: CellGenotype) -> str:
+    nodes = ",\n".join(f"      {json.dumps(node)}" for node in cell.nodes)
+    return f'{{\n    "nodes": [\n{nodes}\n    ],\n    "concat": {json.dumps(cell.concat)}\n  }}'
+
+
+def load(path: str | os.PathLike[str]) -> Genotype:
+    """Read a genotype.
+
+    Raises:
+        GenotypeError: there is no such file, or it does not hold a genotype; the message names the file and the place.
+    """
+    try:
+        with open(path, "rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise GenotypeError(f"{path}: expected a genotype file, but {error.strerror}") from error
+    if len(content) > MAX_BYTES:
+        raise GenotypeError(f"{path}: expected a genotype file, got one of more than {MAX_BYTES} bytes")
+    try:
+        return _parse(json.loads(content.decode("utf-8")))
+    except GenotypeError as error:
+        raise GenotypeError(f"{path}: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise GenotypeError(f"{path}: expected JSON, but {error}") from None
+
+
+def _parse(data: Any) -> Genotype:
+    if not isinstance(data, dict):
+        raise GenotypeError(f"expected an object, got {_kind(data)}")
+    for key, expected in (("format", FORMAT), ("version", VERSION), ("kind", KIND)):
+        if data.get(key) != expected:
+            raise GenotypeError(f"expected {key} {expected!r}, got {_short(data.get(key))}")
+    return Genotype(*(_parse_cell(name, data.get(name)) for name in ("normal", "reduce")))
+
+
+def _parse_cell(name: str, data: Any) -> CellGenotype:
+    if not isinstance(data, dict) or not isinstance(data.get("nodes"), list) or not isinstance(data.get("concat"), list):
+        raise GenotypeError(f"{name}: expected an object with lists 'nodes' and 'concat', got {_kind(data)}")
+    if not all(type(state) is int for state in data["concat"]):
+        raise GenotypeError(f"{name}: expected whole numbers in concat, got {_short(data['concat'])}")
+    nodes = tuple(tuple(_parse_edge(name, i, pair) for pair in _pairs(name, i, node)) for i, node in enumerate(data["nodes"]))
+    try:
+        return CellGenotype(nodes, tuple(data["concat"]))
+    except GenotypeError as error:
+        raise GenotypeError(f"{name}: {error}") from None
+
+
+def _pairs(name: str, node: int, pairs: Any) -> list[Any]:
+    if not isinstance(pairs, list):
+        raise GenotypeError(f"{name}: node {node}: expected a list of [operation, source], got {_kind(pairs)}")
+    return pairs
+
+
+def _parse_edge(name: str, node: int, pair: Any) -> tuple[str, int]:
+    match pair:
+        case [str(operation), int(source)] if not isinstance(source, bool):
+            return operation, source
+    raise GenotypeError(f"{name}: node {node}: expected [operation, source], got {_short(pair)}")
+
+
+def _kind(value: Any) -> str:
+    return {dict: "an object", list: "a list", str: "a string", type(None): "nothing"}.get(type(value), "a number")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"
