@@ -1,0 +1,174 @@
+"""The stock DARTS supernet: plain PyTorch modules, as public implementations write it. Imports nothing from fastnas.
+
+It is what fastnas is measured against, and an oracle that shares no code with it. Structure and parameter names are those of Liu et
+al. (ICLR 2019): every candidate of every edge is a module of its own, batch norms have no affine parameters while searching.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+
+class Zero(nn.Module):
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, :, :: self.stride, :: self.stride].mul(0.0)
+
+
+class SepConv(nn.Module):
+    def __init__(self, channels: int, kernel: int, stride: int) -> None:
+        super().__init__()
+        padding = kernel // 2
+        self.op = nn.Sequential(
+            nn.ReLU(inplace=False),
+            nn.Conv2d(channels, channels, kernel, stride, padding, groups=channels, bias=False),
+            nn.Conv2d(channels, channels, 1, bias=False),
+            nn.BatchNorm2d(channels, affine=False),
+            nn.ReLU(inplace=False),
+            nn.Conv2d(channels, channels, kernel, 1, padding, groups=channels, bias=False),
+            nn.Conv2d(channels, channels, 1, bias=False),
+            nn.BatchNorm2d(channels, affine=False),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.op(x)
+
+
+class DilConv(nn.Module):
+    def __init__(self, channels: int, kernel: int, stride: int) -> None:
+        super().__init__()
+        self.op = nn.Sequential(
+            nn.ReLU(inplace=False),
+            nn.Conv2d(channels, channels, kernel, stride, kernel - 1, dilation=2, groups=channels, bias=False),
+            nn.Conv2d(channels, channels, 1, bias=False),
+            nn.BatchNorm2d(channels, affine=False),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.op(x)
+
+
+class ReLUConvBN(nn.Module):
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        self.op = nn.Sequential(
+            nn.ReLU(inplace=False), nn.Conv2d(in_channels, channels, 1, bias=False), nn.BatchNorm2d(channels, affine=False)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.op(x)
+
+
+class FactorizedReduce(nn.Module):
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        self.relu = nn.ReLU(inplace=False)
+        self.conv_1 = nn.Conv2d(in_channels, channels // 2, 1, stride=2, bias=False)
+        self.conv_2 = nn.Conv2d(in_channels, channels // 2, 1, stride=2, bias=False)
+        self.bn = nn.BatchNorm2d(channels, affine=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(x)
+        return self.bn(torch.cat([self.conv_1(x), self.conv_2(x[:, :, 1:, 1:])], dim=1))
+
+
+def candidates(channels: int, stride: int) -> list[nn.Module]:
+    """none, max pool, avg pool, skip, sep 3×3, sep 5×5, dil 3×3, dil 5×5: the paper's eight, in its order."""
+    skip = nn.Identity() if stride == 1 else FactorizedReduce(channels, channels)
+    return [
+        Zero(stride),
+        nn.Sequential(nn.MaxPool2d(3, stride, 1), nn.BatchNorm2d(channels, affine=False)),
+        nn.Sequential(nn.AvgPool2d(3, stride, 1, count_include_pad=False), nn.BatchNorm2d(channels, affine=False)),
+        skip,
+        SepConv(channels, 3, stride),
+        SepConv(channels, 5, stride),
+        DilConv(channels, 3, stride),
+        DilConv(channels, 5, stride),
+    ]
+
+
+class MixedOp(nn.Module):
+    def __init__(self, channels: int, stride: int) -> None:
+        super().__init__()
+        self._ops = nn.ModuleList(candidates(channels, stride))
+
+    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
+        return sum(w * op(x) for w, op in zip(weights, self._ops, strict=True))
+
+
+class Cell(nn.Module):
+    """`checkpointed` recomputes every edge in backward; running statistics are then updated twice a step."""
+
+    def __init__(
+        self,
+        channels_prev_prev: int,
+        channels_prev: int,
+        channels: int,
+        reduction: bool,
+        reduction_prev: bool,
+        steps: int = 4,
+        checkpointed: bool = False,
+    ) -> None:
+        super().__init__()
+        self.reduction, self.steps, self.checkpointed = reduction, steps, checkpointed
+        prepare = FactorizedReduce if reduction_prev else ReLUConvBN
+        self.preprocess0 = prepare(channels_prev_prev, channels)
+        self.preprocess1 = ReLUConvBN(channels_prev, channels)
+        self._ops = nn.ModuleList(
+            MixedOp(channels, 2 if reduction and source < 2 else 1)
+            for node in range(steps)
+            for source in range(2 + node)
+        )
+
+    def forward(self, s0: Tensor, s1: Tensor, weights: Tensor) -> Tensor:
+        states = [self.preprocess0(s0), self.preprocess1(s1)]
+        edge = 0
+        for _ in range(self.steps):
+            terms = []
+            for state in states:
+                op, row = self._ops[edge], weights[edge]
+                terms.append(checkpoint(op, state, row, use_reentrant=False) if self.checkpointed else op(state, row))
+                edge += 1
+            states.append(sum(terms))
+        return torch.cat(states[-self.steps :], dim=1)
+
+
+class Network(nn.Module):
+    """C=16, 8 layers: 1,930,618 weights and 224 α."""
+
+    def __init__(
+        self, channels: int = 16, layers: int = 8, num_classes: int = 10, in_channels: int = 3, checkpointed: bool = False
+    ) -> None:
+        super().__init__()
+        width = 3 * channels
+        self.stem = nn.Sequential(nn.Conv2d(in_channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width))
+        before, previous, reduction_prev = width, width, False
+        self.cells = nn.ModuleList()
+        for layer in range(layers):
+            reduction = layer in (layers // 3, 2 * layers // 3)
+            channels *= 2 if reduction else 1
+            self.cells.append(Cell(before, previous, channels, reduction, reduction_prev, checkpointed=checkpointed))
+            before, previous, reduction_prev = previous, 4 * channels, reduction
+        self.global_pooling = nn.AdaptiveAvgPool2d(1)
+        self.classifier = nn.Linear(previous, num_classes)
+        self.alphas_normal = nn.Parameter(1e-3 * torch.randn(14, 8))
+        self.alphas_reduce = nn.Parameter(1e-3 * torch.randn(14, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        s0 = s1 = self.stem(x)
+        for cell in self.cells:
+            weights = F.softmax(self.alphas_reduce if cell.reduction else self.alphas_normal, dim=-1)
+            s0, s1 = s1, cell(s0, s1, weights)
+        return self.classifier(self.global_pooling(s1).flatten(1))
+
+    def arch_parameters(self) -> list[nn.Parameter]:
+        return [self.alphas_normal, self.alphas_reduce]
+
+    def weight_parameters(self) -> list[nn.Parameter]:
+        return [p for name, p in self.named_parameters() if not name.startswith("alphas_")]
