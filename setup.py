@@ -27,15 +27,14 @@ class BuildExtension(build_ext):
         super().build_extensions()
 
 
-sources = [
-    str(path) for path in [Path("csrc/bindings.cpp"), *sorted(Path("csrc/cpu").glob("*.cpp"))] if X86 or path.stem not in WIDTHS
-]
+files = [Path("csrc/bindings.cpp"), *sorted(Path("csrc/cpu").glob("*.cpp"))]
+sources = [str(path) for path in files if X86 or path.stem not in WIDTHS]
 extension = Pybind11Extension(
     "fastnas._C",
     sources,
     cxx_std=17,
     define_macros=[("FASTNAS_X86", None)] if X86 else [],
-    # OpenMP is compiled in but not linked: torch's own runtime, already in the process, serves it (csrc/cpu/parallel.h).
+    # OpenMP is compiled in but not linked: torch's own runtime, in the process already, serves it (parallel.h).
     extra_compile_args=["-O3", "-fopenmp", "-fno-math-errno", "-fvisibility=hidden", "-Wno-psabi"],
 )
 

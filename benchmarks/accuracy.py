@@ -10,7 +10,9 @@ from contestants import Setting, make
 from torch import Tensor, nn
 
 
-def errors(setting: Setting, seeds: int, names: tuple[str, ...] = ("stock", "fastnas fast", "fastnas lean")) -> dict[str, dict[str, float]]:
+def errors(
+    setting: Setting, seeds: int, names: tuple[str, ...] = ("stock", "fastnas fast", "fastnas lean")
+) -> dict[str, dict[str, float]]:
     """Largest error, relative to the largest value, over seeds: of the logits and of each group of gradients."""
     worst: dict[str, dict[str, float]] = {}
     for seed in range(seeds):

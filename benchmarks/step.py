@@ -3,7 +3,8 @@
     python benchmarks/step.py                 # C=16, L=8, 32×32, batch 16
     python benchmarks/step.py --batch 16 64 --scaling --json result.json
 
-Times are taken in one process, all contestants in turn, and are medians. Memory is taken in a fresh process for each contestant.
+Times are taken in one process, all contestants in turn, and are medians. Memory is taken in a fresh process for each
+contestant.
 """
 
 from __future__ import annotations
@@ -131,7 +132,9 @@ def print_rows(case: Setting, rows: dict[str, dict[str, float]], options: argpar
             table.add_row(f"{column}, ms", *(_number(row.get(column), 1e3) for row in rows.values()))
             for base in (STOCK, LAST):
                 table.add_row(f"  {base} is × slower", *_ratios(rows, base, column))
-    table.add_row("forward+backward, images/s", *(f"{case.batch / row['forward+backward']:.1f}" for row in rows.values()))
+    table.add_row(
+        "forward+backward, images/s", *(f"{case.batch / row['forward+backward']:.1f}" for row in rows.values())
+    )
     for column in ("saved", "resident", "peak"):
         table.add_row(f"{column}, MB an image", *(_number(row.get(column), 1e-6 / case.batch) for row in rows.values()))
         table.add_row("  stock has × more", *_ratios(rows, STOCK, column))

@@ -1,7 +1,8 @@
 """The stock DARTS supernet: plain PyTorch modules, as public implementations write it. Imports nothing from fastnas.
 
-It is what fastnas is measured against, and an oracle that shares no code with it. Structure and parameter names are those of Liu et
-al. (ICLR 2019): every candidate of every edge is a module of its own, batch norms have no affine parameters while searching.
+It is what fastnas is measured against, and an oracle that shares no code with it. Structure and parameter names are
+those of Liu et al. (ICLR 2019): every candidate of every edge is a module of its own, batch norms have no affine
+parameters while searching.
 """
 
 from __future__ import annotations
@@ -58,7 +59,9 @@ class ReLUConvBN(nn.Module):
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
         self.op = nn.Sequential(
-            nn.ReLU(inplace=False), nn.Conv2d(in_channels, channels, 1, bias=False), nn.BatchNorm2d(channels, affine=False)
+            nn.ReLU(inplace=False),
+            nn.Conv2d(in_channels, channels, 1, bias=False),
+            nn.BatchNorm2d(channels, affine=False),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -143,7 +146,12 @@ class Network(nn.Module):
     """C=16, 8 layers: 1,930,618 weights and 224 α."""
 
     def __init__(
-        self, channels: int = 16, layers: int = 8, num_classes: int = 10, in_channels: int = 3, checkpointed: bool = False
+        self,
+        channels: int = 16,
+        layers: int = 8,
+        num_classes: int = 10,
+        in_channels: int = 3,
+        checkpointed: bool = False,
     ) -> None:
         super().__init__()
         width = 3 * channels

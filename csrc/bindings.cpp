@@ -72,9 +72,15 @@ struct Arguments {
         expect("inputs", graph.inputs, inputs.size());
         expect("parameters", graph.parameters, parameters.size());
         expect("running statistics", graph.running, running.size());
-        Call<T> result{images<T>(inputs),      pointer<T>(alpha),      pointers<T, const T*>(parameters),
-                       pointers<T, const T*>(running), image<T>(out),  pointer<T>(saved),
-                       pointer<T>(statistics), memory_mode(memory),    std::max(threads, 1)};
+        Call<T> result{images<T>(inputs),
+                       pointer<T>(alpha),
+                       pointers<T, const T*>(parameters),
+                       pointers<T, const T*>(running),
+                       image<T>(out),
+                       pointer<T>(saved),
+                       pointer<T>(statistics),
+                       memory_mode(memory),
+                       std::max(threads, 1)};
         expect("saved elements", Cell<T>(graph, result).saved_size(), saved_size);
         return result;
     }
@@ -109,12 +115,12 @@ void update_running(const std::vector<Address>& means, const std::vector<Address
     }
 }
 
-Graph make_graph(std::vector<int> channels, int inputs,
-                 const std::vector<std::tuple<int, int, int, bool,
-                                              std::vector<std::tuple<std::string, bool,
-                                                                     std::vector<std::tuple<std::string, int, int>>>>>>&
-                     edges,
-                 std::vector<int> outputs, const std::vector<std::tuple<double, bool, bool>>& norms) {
+Graph make_graph(
+    std::vector<int> channels, int inputs,
+    const std::vector<
+        std::tuple<int, int, int, bool,
+                   std::vector<std::tuple<std::string, bool, std::vector<std::tuple<std::string, int, int>>>>>>& edges,
+    std::vector<int> outputs, const std::vector<std::tuple<double, bool, bool>>& norms) {
     std::vector<EdgeDescription> described;
     for (const auto& [source, target, stride, searched, candidates] : edges) {
         EdgeDescription edge{source, target, stride, searched, {}};
@@ -145,8 +151,7 @@ PYBIND11_MODULE(_C, m) {
     using namespace fastnas;
     m.doc() = "The compiled part of fastnas.";
     m.def("vector_width", &vector_width, "The vector width in use: avx512, avx2 or baseline.");
-    m.def("block", &block, py::arg("element_size"), py::arg("channels"),
-          "Channels in a block of the internal layout.");
+    m.def("block", &block, py::arg("element_size"), py::arg("channels"), "Channels in a block of the internal layout.");
     m.def("release_workspaces", &Workspace::release_unused, "Give unused scratch memory back to the system.");
     m.def("workspace_bytes", &Workspace::unused_bytes, "Scratch memory kept for the next call.");
 
@@ -154,8 +159,16 @@ PYBIND11_MODULE(_C, m) {
         .def(py::init([](std::vector<View> inputs, Address alpha, std::vector<Address> parameters,
                          std::vector<Address> running, View out, Address saved, std::size_t saved_size,
                          Address statistics, std::string memory, int threads) {
-            return Arguments{std::move(inputs), alpha,      std::move(parameters), std::move(running), out, saved,
-                             saved_size,        statistics, std::move(memory),     threads};
+            return Arguments{std::move(inputs),
+                             alpha,
+                             std::move(parameters),
+                             std::move(running),
+                             out,
+                             saved,
+                             saved_size,
+                             statistics,
+                             std::move(memory),
+                             threads};
         }));
 
     py::class_<Graph>(m, "Cell")

@@ -19,7 +19,8 @@ class Saved:
 
     Attributes:
         storages: bytes of the distinct storages that autograd holds, without those that were to be left out.
-        resident: rise of the process's resident memory while they are held. It confirms `storages` and counts besides what is not
+        resident: rise of the process's resident memory while they are held. It confirms `storages` and counts besides
+            what is not
             counted there: the results themselves and scratch memory that the allocator keeps.
     """
 

@@ -139,7 +139,10 @@ def problem(case: Case, seed: int = 0) -> Problem:
 
     spec = case.spec
     inputs = [normal(case.batch, spec.channels[i], *size) for i, size in enumerate(case.sizes)]
-    params = [normal(*shape) / max(1, shape[-1] * (shape[1] if len(shape) > 1 else 1)) ** 0.5 for shape in spec.parameter_shapes]
+    params = [
+        normal(*shape) / max(1, shape[-1] * (shape[1] if len(shape) > 1 else 1)) ** 0.5
+        for shape in spec.parameter_shapes
+    ]
     params = [p.float().double() for p in params]
     height, width = spec.sizes(list(case.sizes))[spec.outputs[0]]
     return Problem(
@@ -157,19 +160,27 @@ Cell = Callable[..., tuple[Tensor, Tensor]]
 
 def run(cell: Cell, p: Problem) -> list[Tensor]:
     """Output, statistics and all gradients: of inputs, α and parameters, zeros where autograd gives none."""
-    leaves = [t.detach().clone(memory_format=torch.preserve_format).requires_grad_() for t in (*p.inputs, p.alpha, *p.params)]
+    leaves = [
+        t.detach().clone(memory_format=torch.preserve_format).requires_grad_() for t in (*p.inputs, p.alpha, *p.params)
+    ]
     n = len(p.inputs)
     out, statistics = cell(p.spec, leaves[:n], leaves[n], leaves[n + 1 :], p.running)
     if not out.requires_grad:
         return [out, statistics, *(torch.zeros_like(t) for t in leaves)]
     grads = torch.autograd.grad(out, leaves, p.grad, allow_unused=True)
-    return [out.detach(), statistics, *(torch.zeros_like(t) if g is None else g for t, g in zip(leaves, grads, strict=True))]
+    return [
+        out.detach(),
+        statistics,
+        *(torch.zeros_like(t) if g is None else g for t, g in zip(leaves, grads, strict=True)),
+    ]
 
 
 def fused(backend: str, memory: str) -> Cell:
     """`mixed_cell` with a backend and a memory mode."""
 
-    def cell(spec: Spec, inputs: list[Tensor], alpha: Tensor, params: list[Tensor], running: list[Tensor]) -> tuple[Tensor, Tensor]:
+    def cell(
+        spec: Spec, inputs: list[Tensor], alpha: Tensor, params: list[Tensor], running: list[Tensor]
+    ) -> tuple[Tensor, Tensor]:
         return mixed_cell(spec, inputs, alpha, params, running, memory, backend)
 
     return cell
@@ -177,7 +188,9 @@ def fused(backend: str, memory: str) -> Cell:
 
 def names(p: Problem) -> list[str]:
     """What the tensors of `run` are."""
-    inputs, params = ([f"{kind} {i}" for i in range(n)] for kind, n in (("∂input", len(p.inputs)), ("∂param", len(p.params))))
+    inputs, params = (
+        [f"{kind} {i}" for i in range(n)] for kind, n in (("∂input", len(p.inputs)), ("∂param", len(p.params)))
+    )
     return ["out", "statistics", *inputs, "∂α", *params]
 
 

@@ -1,4 +1,4 @@
-"""The operator as PyTorch's machinery sees it: registration, compilation, and what may and may not be differentiated."""
+"""The operator as PyTorch sees it: registration, compilation, and what may and may not be differentiated."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from operator_cases import BY_NAME, Problem, fused, problem, run
 from torch import Tensor
 
-from fastnas.ops import edge_spec, Norm, mixed_cell, reference, update_running_stats
+from fastnas.ops import Norm, edge_spec, mixed_cell, reference, update_running_stats
 from fastnas.ops.operator import cell, cell_backward
 
 
@@ -133,7 +133,10 @@ class TestArguments:
             ({"inputs": [torch.randn(0, 4, 5, 5)]}, "must not be empty"),
             ({"alpha": torch.rand(3)}, r"α must be \(2,\), got \(3,\)"),
             ({"params": []}, "4 parameter tensors, got 0"),
-            ({"params": [torch.randn(4, 1, 3, 3)] * 4}, r"parameter tensor 1 must be \(4, 4, 1, 1\), got \(4, 1, 3, 3\)"),
+            (
+                {"params": [torch.randn(4, 1, 3, 3)] * 4},
+                r"parameter tensor 1 must be \(4, 4, 1, 1\), got \(4, 1, 3, 3\)",
+            ),
             ({"alpha": torch.rand(2).double()}, "must be torch.float32 on cpu, got torch.float64"),
             ({"running": [torch.rand(4)]}, "0 running tensors, got 1"),
             ({"memory": "small"}, "memory must be one of fast, lean, got 'small'"),

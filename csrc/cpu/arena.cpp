@@ -17,7 +17,9 @@ std::mutex mutex;
 std::vector<Block> unused;
 constexpr std::size_t kMostBlocks = 4;
 
-void free_block(const Block& block) { ::operator delete(block.data, std::align_val_t(kAlignment)); }
+void free_block(const Block& block) {
+    ::operator delete(block.data, std::align_val_t(kAlignment));
+}
 
 }  // namespace
 

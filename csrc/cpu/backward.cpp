@@ -1,8 +1,9 @@
 // Backward of a cell: states in reverse order, edge by edge.
 //
-// When a state's turn as source comes, the gradients of all its targets are complete. For each edge a first pass over the images
-// computes again what forward did not save and the sums that batch norm's derivative needs; each further pass goes back through
-// one stage of all candidates. What edges out of one source share (its pools and their gradients) is computed once.
+// When a state's turn as source comes, the gradients of all its targets are complete. For each edge a first pass over
+// the images computes again what forward did not save and the sums that batch norm's derivative needs; each further
+// pass goes back through one stage of all candidates. What edges out of one source share (its pools and their
+// gradients) is computed once.
 #include <cstring>
 
 #include "cell.h"
@@ -15,10 +16,10 @@ using Pool = Candidate::Pool;
 
 template <class T>
 struct StageScratch {
-    T* output;                          // u, all images
-    T* gathered;                        // d, all images; only of a last stage
-    T* grad;                            // gradient with respect to the normed output, all images; only of a stage before the last
-    T *pointwise, *depthwise;           // weights, packed for forward
+    T* output;    // u, all images
+    T* gathered;  // d, all images; only of a last stage
+    T* grad;      // gradient with respect to the normed output, all images; only of a stage before the last
+    T *pointwise, *depthwise;            // weights, packed for forward
     T *pointwise_back, *depthwise_back;  // and for backward
     T *pointwise_grad, *depthwise_grad;  // sums of the weights' gradients, `Edge scratch`.threads copies
     Partial<T> partial;
@@ -36,16 +37,16 @@ struct PlainScratch {
 
 template <class T>
 struct BackwardThread : ThreadScratch<T> {
-    T* du;     // gradient of a stage's 1×1 convolution
+    T* du;      // gradient of a stage's 1×1 convolution
     T* normed;  // padded plane of the stage before
-    T* plane;  // padded plane of the gradient of d
+    T* plane;   // padded plane of the gradient of d
 };
 
 template <class T>
 class Backward : Cell<T> {
     using Base = Cell<T>;
-    using Base::call, Base::graph, Base::images, Base::k, Base::lanes, Base::sizes;
     using Base::blocks, Base::image_size, Base::plane_size, Base::state_size;
+    using Base::call, Base::graph, Base::images, Base::k, Base::lanes, Base::sizes;
 
   public:
     Backward(const Graph& graph, const Call<T>& call, const Gradients<T>& gradients)
@@ -257,8 +258,7 @@ class Backward : Cell<T> {
     }
 
     std::size_t packed_back_size(const Stage& stage) const {
-        return stage.gathers() *
-               packed_pointwise_size(stage.out_channels / stage.gathers(), stage.in_channels, lanes);
+        return stage.gathers() * packed_pointwise_size(stage.out_channels / stage.gathers(), stage.in_channels, lanes);
     }
     std::size_t pointwise_grad_size(const Stage& stage) const {
         return std::size_t(stage.gathers()) * this->padded(stage.in_channels) * this->padded(stage.out_channels);
@@ -267,8 +267,7 @@ class Backward : Cell<T> {
     // Packs a candidate's weights and sets its norms.
     void prepare(const Candidate& candidate, int c) {
         if (candidate.pool != Pool::none) this->norm_state(candidate.pool_norm, 1, plain_[c].norm);
-        if (candidate.identity)
-            std::memset(plain_[c].norm.mean, 0, plain_[c].partial.blocks * lanes * sizeof(T));
+        if (candidate.identity) std::memset(plain_[c].norm.mean, 0, plain_[c].partial.blocks * lanes * sizeof(T));
         for (std::size_t s = 0; s < stages_[c].size(); ++s) {
             const Stage& stage = candidate.stages[s];
             StageScratch<T>& own = stages_[c][s];
@@ -348,7 +347,8 @@ class Backward : Cell<T> {
     // Coefficients of stage s, whose sums the derivative of stage s + 1 has left.
     void coefficients(const Edge& edge, const Candidate& candidate, std::size_t s, int c) {
         const Partial<T>& partial = stages_[c][s].partial;
-        set(edge, candidate.stages[s].norm, stages_[c][s], 1, [&](int i) { return total(partial, i); },
+        set(
+            edge, candidate.stages[s].norm, stages_[c][s], 1, [&](int i) { return total(partial, i); },
             [&](int i) { return total(partial, i, true); });
     }
 
@@ -359,7 +359,8 @@ class Backward : Cell<T> {
                                  to_.parameter(norm.beta));
     }
 
-    // The i-th stage from the end of every candidate that has it, for one image; with the first go the candidates without stages.
+    // The i-th stage from the end of every candidate that has it, for one image; with the first go the candidates
+    // without stages.
     void go_back(const Edge& edge, std::size_t i, int n, int thread_number) {
         const BackwardThread<T>& thread = threads_[thread_number];
         const T* x = source_image(edge.source, n);
@@ -390,9 +391,10 @@ class Backward : Cell<T> {
     void norm_back(const Edge& edge, const Norm& norm, const Own& own, int b, const T* g, const T* u, bool add,
                    T* out) const {
         const int c = b * lanes;
-        // With running statistics ∂u = a·g; not to look at u keeps its NaN and ±inf out of the gradient, as PyTorch does.
-        k.norm_grad(g, norm.batch() ? u : nullptr, own.norm.mean + c, own.norm_grad.a + c, own.norm_grad.b + c, own.norm_grad.c + c,
-                    sizes[edge.target].pixels(), add, out);
+        // With running statistics ∂u = a·g; not to look at u keeps its NaN and ±inf out of the gradient, as PyTorch
+        // does.
+        k.norm_grad(g, norm.batch() ? u : nullptr, own.norm.mean + c, own.norm_grad.a + c, own.norm_grad.b + c,
+                    own.norm_grad.c + c, sizes[edge.target].pixels(), add, out);
     }
 
     void stage_back(const Edge& edge, std::size_t c, std::size_t s, int n, const BackwardThread<T>& thread,
@@ -404,18 +406,17 @@ class Backward : Cell<T> {
         if (s == 0 && !wants(edge.source) && !wants_parameters()) return;
         for (int b = 0; b < blocks(stage.out_channels); ++b) {
             const std::ptrdiff_t plane = b * plane_size(edge.target);
-            norm_back(edge, stage.norm, own, b, (last ? grad(edge.target, n) : own.grad + at) + plane, own.output + at + plane,
-                      false, thread.du + plane);
+            norm_back(edge, stage.norm, own, b, (last ? grad(edge.target, n) : own.grad + at) + plane,
+                      own.output + at + plane, false, thread.du + plane);
         }
         if (wants_parameters()) {
             const T* d = own.gathered + n * this->gathered_size(edge, stage);
             if (!last) gather(edge, c, s, n, thread, thread.gathered), d = thread.gathered;
             for (int i = 0; i < stage.gathers(); ++i)
-                k.pointwise_weight_grad(thread.du, blocks(stage.out_channels),
-                                        d + i * blocks(stage.in_channels) * plane_size(edge.target),
-                                        blocks(stage.in_channels), pixels,
-                                        own.pointwise_grad + thread_number * sums_stride_ +
-                                            i * pointwise_grad_size(stage) / 2);
+                k.pointwise_weight_grad(
+                    thread.du, blocks(stage.out_channels), d + i * blocks(stage.in_channels) * plane_size(edge.target),
+                    blocks(stage.in_channels), pixels,
+                    own.pointwise_grad + thread_number * sums_stride_ + i * pointwise_grad_size(stage) / 2);
         }
         const int rows = stage.out_channels / stage.gathers();
         for (int i = 0; i < stage.gathers(); ++i) {

@@ -84,7 +84,8 @@ template <class T>
 void Cell<T>::norm_state(const Norm& norm, double alpha, NormState<T>& state) const {
     const T* mean = norm.batch() ? call.statistics + norm.statistics : call.running[norm.running];
     const T* variance = norm.batch() ? mean + graph.statistics : call.running[norm.running + 1];
-    state.set(norm, mean, variance, call.parameter(norm.gamma), call.parameter(norm.beta), alpha, padded(norm.channels));
+    state.set(norm, mean, variance, call.parameter(norm.gamma), call.parameter(norm.beta), alpha,
+              padded(norm.channels));
 }
 
 template <class T>
@@ -120,8 +121,8 @@ void Cell<T>::gather_source(const Edge& edge, const Stage& stage, const T* x, co
 }
 
 template <class T>
-void Cell<T>::gather_normed(const Edge& edge, const Stage& stage, const T* z, const NormState<T>& norm,
-                            const T* weight, T* plane, T* d) const {
+void Cell<T>::gather_normed(const Edge& edge, const Stage& stage, const T* z, const NormState<T>& norm, const T* weight,
+                            T* plane, T* d) const {
     const int taps = stage.kernel * stage.kernel;
     for (int b = 0; b < blocks(stage.in_channels); ++b) {
         const int c = b * lanes;
@@ -137,8 +138,7 @@ void Cell<T>::multiply(const Edge& edge, const Stage& stage, const T* d, const T
                        const T* mean, double* sums) const {
     const std::ptrdiff_t pixels = sizes[edge.target].pixels(), plane = plane_size(edge.target);
     const int out_blocks = blocks(stage.out_channels), in_blocks = blocks(stage.in_channels);
-    if (stage.gathers() == 1)
-        return k.pointwise(d, 0, stage.in_channels, packed, pixels, out_blocks, u, g, mean, sums);
+    if (stage.gathers() == 1) return k.pointwise(d, 0, stage.in_channels, packed, pixels, out_blocks, u, g, mean, sums);
     T* halves[2] = {scratch, scratch + out_blocks * plane};
     for (int half = 0; half < 2; ++half)
         k.pointwise(d + half * in_blocks * plane, 0, stage.in_channels, packed + half * packed_size(stage) / 2, pixels,
@@ -199,8 +199,7 @@ void PooledSource<T>::compute(const Cell<T>& cell, int source, int n, const T* x
                     T* to = pooled.values + n * cell.image_size(edge->target) + b * cell.plane_size(edge->target);
                     const auto run = pool == Candidate::Pool::max ? cell.k.max_pool : cell.k.avg_pool;
                     run(x + b * cell.plane_size(source), in, stride, out, to);
-                    if (moments)
-                        cell.k.moments(to, out.pixels(), pooled.partial.mean(n, b), pooled.partial.at(n, b));
+                    if (moments) cell.k.moments(to, out.pixels(), pooled.partial.mean(n, b), pooled.partial.at(n, b));
                 }
             }
 }

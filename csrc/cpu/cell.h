@@ -35,7 +35,9 @@ struct Call {
     int threads;
 
     const T* parameter(int place) const { return place < 0 ? nullptr : parameters[place]; }
-    double weight(const Candidate& candidate) const { return candidate.alpha < 0 ? 1.0 : double(alpha[candidate.alpha]); }
+    double weight(const Candidate& candidate) const {
+        return candidate.alpha < 0 ? 1.0 : double(alpha[candidate.alpha]);
+    }
 };
 
 template <class T>
@@ -73,8 +75,8 @@ class Cell {
 
     // Padded planes of ReLU(x), one after the other, of one image of a state.
     void pad_source(const Edge& edge, const T* x, T* planes) const;
-    // d of a stage, for one image: from the padded planes of the source, from the source itself (1×1 stages), or, after a norm,
-    // from the output z of the stage before. `plane` is one padded plane of scratch.
+    // d of a stage, for one image: from the padded planes of the source, from the source itself (1×1 stages), or, after
+    // a norm, from the output z of the stage before. `plane` is one padded plane of scratch.
     void gather_source(const Edge& edge, const Stage& stage, const T* x, const T* planes, const T* weight, T* d) const;
     void gather_normed(const Edge& edge, const Stage& stage, const T* z, const NormState<T>& norm, const T* weight,
                        T* plane, T* d) const;

@@ -7,8 +7,8 @@
 
 namespace fastnas {
 
-#define FASTNAS_DECLARE(width)                   \
-    extern const Kernels<float> width##_float;   \
+#define FASTNAS_DECLARE(width)                 \
+    extern const Kernels<float> width##_float; \
     extern const Kernels<double> width##_double;
 FASTNAS_DECLARE(baseline)
 #ifdef FASTNAS_X86
@@ -59,8 +59,12 @@ const Kernels<double>& kernels<double>() {
     return width().f64;
 }
 
-const char* vector_width() { return width().name; }
+const char* vector_width() {
+    return width().name;
+}
 
-int block(int element_size, int) { return element_size == 4 ? kernels<float>().lanes : kernels<double>().lanes; }
+int block(int element_size, int) {
+    return element_size == 4 ? kernels<float>().lanes : kernels<double>().lanes;
+}
 
 }  // namespace fastnas

@@ -1,7 +1,8 @@
 // Forward of a cell: states in order, edge by edge.
 //
-// For each source its pools are computed once. For each edge out of it a pass over the images computes one stage of all candidates;
-// between two passes the images' sums become the batch's statistics. The last pass adds Σ α·o(x) to the target.
+// For each source its pools are computed once. For each edge out of it a pass over the images computes one stage of all
+// candidates; between two passes the images' sums become the batch's statistics. The last pass adds Σ α·o(x) to the
+// target.
 #include <cstring>
 
 #include "cell.h"
@@ -14,7 +15,7 @@ using Pool = Candidate::Pool;
 
 template <class T>
 struct StageScratch {
-    T* output;                // u, all images
+    T* output;                 // u, all images
     T *pointwise, *depthwise;  // weights, packed
     Partial<T> partial;
     NormState<T> norm;
@@ -174,7 +175,7 @@ class Forward : Cell<T> {
         }
     }
 
-    std::vector<T*> states_;                            // blocked, all images
+    std::vector<T*> states_;  // blocked, all images
     std::vector<ThreadScratch<T>> threads_;
     PooledSource<T> pooled_;                            // of the current source
     std::vector<std::vector<StageScratch<T>>> stages_;  // of the current edge, by candidate

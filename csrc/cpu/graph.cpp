@@ -86,7 +86,9 @@ Graph::Graph(std::vector<int> channels_, int inputs_, const std::vector<EdgeDesc
     }
 }
 
-bool Graph::is_output(int state) const { return std::find(outputs.begin(), outputs.end(), state) != outputs.end(); }
+bool Graph::is_output(int state) const {
+    return std::find(outputs.begin(), outputs.end(), state) != outputs.end();
+}
 
 std::vector<const Edge*> Graph::leaving(int state) const {
     std::vector<const Edge*> result;

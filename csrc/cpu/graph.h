@@ -29,7 +29,8 @@ struct EdgeDescription {
     std::vector<CandidateDescription> candidates;
 };
 
-// A batch norm. Numbers are places in the lists of parameters, running statistics and the batch's statistics; -1 is none.
+// A batch norm. Numbers are places in the lists of parameters, running statistics and the batch's statistics; -1 is
+// none.
 struct Norm {
     double eps;
     int channels;
@@ -71,7 +72,7 @@ struct Graph {
     std::vector<int> outputs;
     int statistics = 0;  // channels of all norms that use the batch's statistics
     int parameters = 0, running = 0, alphas = 0;
-    int pad = 0;     // largest reach of a depthwise convolution
+    int pad = 0;  // largest reach of a depthwise convolution
     int saved_stages = 0;
 
     bool is_input(int state) const { return state < inputs; }

@@ -1,8 +1,9 @@
 // The leaf loops of the CPU backend, as a table of functions: one table for each vector width and scalar type.
 //
-// Activations are *blocked*: (ceil(C / L), H, W, L), where L channels are one vector; lanes beyond C hold no meaning and are never
-// read back. A *padded* plane is one block with `pad` pixels left and right of every row: (H, W + 2·pad, L). Unless it says
-// otherwise a function works on one block of one image; threads are the engine's business. Per-channel arguments are (L).
+// Activations are *blocked*: (ceil(C / L), H, W, L), where L channels are one vector; lanes beyond C hold no meaning
+// and are never read back. A *padded* plane is one block with `pad` pixels left and right of every row: (H, W + 2·pad,
+// L). Unless it says otherwise a function works on one block of one image; threads are the engine's business.
+// Per-channel arguments are (L).
 #pragma once
 
 #include <cstddef>
@@ -38,7 +39,8 @@ struct Kernels {
     void (*pad)(const T* x, Size size, int pad, T* out);
     void (*relu_pad)(const T* x, Size size, int pad, T* out);
     void (*norm_relu_pad)(const T* x, const T* mean, const T* scale, const T* shift, Size size, int pad, T* out);
-    // Every second pixel of max(x, 0), from (offset, offset) on, zero beyond the plane; and its derivative, added to grad.
+    // Every second pixel of max(x, 0), from (offset, offset) on, zero beyond the plane; and its derivative, added to
+    // grad.
     void (*relu_subsample)(const T* x, Size in, int offset, Size out_size, T* out);
     void (*relu_subsample_grad)(const T* g, const T* x, Size in, int offset, Size out_size, T* grad);
 
@@ -47,14 +49,15 @@ struct Kernels {
     // grad += x <= 0 ? 0 : v, where v is the transposed convolution of the padded plane g, with weights as
     // pack_depthwise_grad orders them.
     void (*depthwise_grad_relu)(const Depthwise& conv, const T* g, const T* weight, const T* x, T* grad);
-    // grad = xn <= 0 ? 0 : v, where xn = (z - mean)·scale + shift; adds Σ grad, Σ grad·(z - mean) to sums (2, L). Stride 1.
+    // grad = xn <= 0 ? 0 : v, where xn = (z - mean)·scale + shift; adds Σ grad, Σ grad·(z - mean) to sums (2, L).
+    // Stride 1.
     void (*depthwise_grad_norm)(const Depthwise& conv, const T* g, const T* weight, const T* z, const T* mean,
                                 const T* scale, const T* shift, T* grad, double* sums);
     // acc[tap] += Σ_p g[p]·plane[p·stride + offset(tap)]
     void (*depthwise_weight_grad)(const Depthwise& conv, const T* plane, const T* g, T* acc);
 
-    // out = W·in for all `blocks` blocks of out and input channels [first, last), W as pack_pointwise orders it. With g, which is
-    // like out, adds Σ g·(out - mean) to the first half of sums (blocks, 2, L); mean is (blocks, L).
+    // out = W·in for all `blocks` blocks of out and input channels [first, last), W as pack_pointwise orders it. With
+    // g, which is like out, adds Σ g·(out - mean) to the first half of sums (blocks, 2, L); mean is (blocks, L).
     void (*pointwise)(const T* in, int first, int last, const T* weight, Count pixels, int blocks, T* out, const T* g,
                       const T* mean, double* sums);
     // acc[ob][ci][lane] += Σ_p du[ob][p][lane]·d[ci][p] for all blocks of both.
@@ -62,8 +65,8 @@ struct Kernels {
     // out = channel < split ? a : b, for all blocks.
     void (*blend)(const T* a, const T* b, int split, int blocks, Count pixels, T* out);
 
-    // 3×3 pools with padding 1; the mean is over the pixels that exist. Their derivatives are added to grad; ties of the maximum
-    // go to the first in scan order; scratch is one plane of out_size.
+    // 3×3 pools with padding 1; the mean is over the pixels that exist. Their derivatives are added to grad; ties of
+    // the maximum go to the first in scan order; scratch is one plane of out_size.
     void (*max_pool)(const T* x, Size in, int stride, Size out_size, T* out);
     void (*avg_pool)(const T* x, Size in, int stride, Size out_size, T* out);
     void (*max_pool_grad)(const T* g, const T* x, Size in, int stride, Size out_size, T* scratch, T* grad);

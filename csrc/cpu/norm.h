@@ -1,5 +1,5 @@
-// Batch norm as algebra on per-channel numbers (docs/fused-math.md): statistics of a batch from those of its images, the scale and
-// shift of the forward, the coefficients and parameter gradients of the backward.
+// Batch norm as algebra on per-channel numbers (docs/fused-math.md): statistics of a batch from those of its images,
+// the scale and shift of the forward, the coefficients and parameter gradients of the backward.
 #pragma once
 
 #include <cmath>
@@ -10,7 +10,8 @@
 
 namespace fastnas {
 
-// What the images of a batch contribute to one norm: sums (N, blocks, 2, L) and, in forward, their means (N, blocks, L).
+// What the images of a batch contribute to one norm: sums (N, blocks, 2, L) and, in forward, their means (N, blocks,
+// L).
 template <class T>
 struct Partial {
     double* sums = nullptr;

@@ -5,10 +5,13 @@
 
 namespace fastnas {
 
-inline int blocks_of(int channels, int lanes) { return (channels + lanes - 1) / lanes; }
+inline int blocks_of(int channels, int lanes) {
+    return (channels + lanes - 1) / lanes;
+}
 
-// Matrices for `pointwise`: output blocks in pairs (a last one alone); for each pair (columns, blocks, L). `rows_first` and
-// `rows_last` say which output channels the given rows are; the others are zero. `transposed` reads the matrix as its transpose.
+// Matrices for `pointwise`: output blocks in pairs (a last one alone); for each pair (columns, blocks, L). `rows_first`
+// and `rows_last` say which output channels the given rows are; the others are zero. `transposed` reads the matrix as
+// its transpose.
 template <class T>
 void pack_pointwise(const T* weight, int rows, int columns, bool transposed, int first_row, int all_rows, int lanes,
                     T* out) {
@@ -19,7 +22,9 @@ void pack_pointwise(const T* weight, int rows, int columns, bool transposed, int
             for (int lane = 0; lane < group * lanes; ++lane) {
                 const int row = block * lanes + lane - first_row;
                 const bool given = row >= 0 && row < rows;
-                *out++ = !given ? T(0) : transposed ? weight[std::ptrdiff_t(k) * rows + row] : weight[std::ptrdiff_t(row) * columns + k];
+                *out++ = !given       ? T(0)
+                         : transposed ? weight[std::ptrdiff_t(k) * rows + row]
+                                      : weight[std::ptrdiff_t(row) * columns + k];
             }
     }
 }
@@ -44,8 +49,8 @@ void unpack_pointwise_grad(const T* acc, std::size_t stride, int threads, int fi
     }
 }
 
-// (C, 1, K, K) to (blocks, K·K, L). For the transposed convolution (`grad`) columns run backwards, and at stride 2 those that meet
-// even pixels come before those that meet odd ones.
+// (C, 1, K, K) to (blocks, K·K, L). For the transposed convolution (`grad`) columns run backwards, and at stride 2
+// those that meet even pixels come before those that meet odd ones.
 template <class T>
 void pack_depthwise(const T* weight, int channels, int kernel, int dilation, int stride, bool grad, int lanes, T* out) {
     const int radius = kernel / 2;

@@ -1,5 +1,5 @@
-// Threads: torch's own OpenMP pool. The library is compiled with -fopenmp and linked without it, so that importing torch first
-// decides which runtime, and thus which pool, serves both.
+// Threads: torch's own OpenMP pool. The library is compiled with -fopenmp and linked without it, so that importing
+// torch first decides which runtime, and thus which pool, serves both.
 #pragma once
 
 #include <omp.h>

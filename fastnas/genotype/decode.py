@@ -14,8 +14,8 @@ def decode_darts(
 ) -> Genotype:
     """The architecture that α stands for: each node keeps its two strongest edges, each edge its strongest operation.
 
-    DARTS, §2.4. `none` competes on neither level. Of equals, the earlier edge and the earlier candidate win; a node lists its
-    edges strongest first.
+    DARTS, §2.4. `none` competes on neither level. Of equals, the earlier edge and the earlier candidate win; a node
+    lists its edges strongest first.
 
     Args:
         normal, reduce: α after softmax, (edges, len(candidates)), edges node by node.

@@ -1,8 +1,8 @@
 """Cells as pictures.
 
-States go down a staircase from the cell's inputs to its last node. What leaves a state runs down from it and turns right, through a
-plate that names the operation, into the node that sums it. Every plate has a row of its own between two columns of states, so no
-label can cover another, whatever the cell.
+States go down a staircase from the cell's inputs to its last node. What leaves a state runs down from it and turns
+right, through a plate that names the operation, into the node that sums it. Every plate has a row of its own between
+two columns of states, so no label can cover another, whatever the cell.
 """
 
 from __future__ import annotations
@@ -59,14 +59,10 @@ def draw_cell(cell: CellGenotype, title: str, stem: str | os.PathLike[str]) -> l
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(-0.9, width - 0.9), ylim=(levels[last] - 0.6, 0.9))
     axes.set_axis_off()
-    axes.text(
-        width - 1.1, 0.62, title, ha="right", va="center", fontsize=14, fontweight="bold", color="#222222"
-    )
+    axes.text(width - 1.1, 0.62, title, ha="right", va="center", fontsize=14, fontweight="bold", color="#222222")
     for node, edges in enumerate(cell.nodes):
         for row, (operation, source) in enumerate(edges):
-            _draw_edge(
-                axes, levels, source, INPUTS + node, _row(levels, INPUTS + node, row, len(edges)), operation
-            )
+            _draw_edge(axes, levels, source, INPUTS + node, _row(levels, INPUTS + node, row, len(edges)), operation)
     _draw_output(axes, levels, cell)
     for state in range(len(levels)):
         _draw_state(axes, state, levels[state])
@@ -130,9 +126,7 @@ def _draw_line(axes: Axes, points: list[tuple[float, float]], color: str) -> Non
     )
     style = "-|>,head_length=5,head_width=2.5"
     axes.add_patch(
-        FancyArrowPatch(
-            path=curve, arrowstyle=style, color=color, lw=1.6, fill=False, zorder=1, capstyle="round"
-        )
+        FancyArrowPatch(path=curve, arrowstyle=style, color=color, lw=1.6, fill=False, zorder=1, capstyle="round")
     )
 
 
@@ -209,4 +203,4 @@ def _draw_state(axes: Axes, state: int, y: float) -> None:
 
 
 def _fill(operation: str) -> str:
-    return FAMILIES.get(operation.split("_")[0], "#eeeeee")
+    return FAMILIES.get(operation.split("_", maxsplit=1)[0], "#eeeeee")

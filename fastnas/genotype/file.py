@@ -73,11 +73,17 @@ def _parse(data: Any) -> Genotype:
 
 
 def _parse_cell(name: str, data: Any) -> CellGenotype:
-    if not isinstance(data, dict) or not isinstance(data.get("nodes"), list) or not isinstance(data.get("concat"), list):
+    if (
+        not isinstance(data, dict)
+        or not isinstance(data.get("nodes"), list)
+        or not isinstance(data.get("concat"), list)
+    ):
         raise GenotypeError(f"{name}: expected an object with lists 'nodes' and 'concat', got {_kind(data)}")
     if not all(type(state) is int for state in data["concat"]):
         raise GenotypeError(f"{name}: expected whole numbers in concat, got {_short(data['concat'])}")
-    nodes = tuple(tuple(_parse_edge(name, i, pair) for pair in _pairs(name, i, node)) for i, node in enumerate(data["nodes"]))
+    nodes = tuple(
+        tuple(_parse_edge(name, i, pair) for pair in _pairs(name, i, node)) for i, node in enumerate(data["nodes"])
+    )
     try:
         return CellGenotype(nodes, tuple(data["concat"]))
     except GenotypeError as error:

@@ -18,8 +18,8 @@ class CellGenotype:
     """A cell.
 
     Attributes:
-        nodes: for each node the (operation, source) pairs that it sums; source 0 is the output of the cell before the previous,
-            1 that of the previous cell, 2 and up are nodes.
+        nodes: for each node the (operation, source) pairs that it sums; source 0 is the output of the cell before the
+            previous, 1 that of the previous cell, 2 and up are nodes.
         concat: the states whose concatenation is the cell's output.
 
     Raises:
@@ -57,8 +57,8 @@ def _cell(*edges: tuple[str, int]) -> CellGenotype:
     return CellGenotype(nodes, tuple(range(INPUTS, INPUTS + len(nodes))))
 
 
-# The cells that Liu et al. found and published with "DARTS: Differentiable Architecture Search" (ICLR 2019): V1 by first-order
-# search, V2 by second-order search.
+# The cells that Liu et al. found and published with "DARTS: Differentiable Architecture Search" (ICLR 2019): V1 by
+# first-order search, V2 by second-order search.
 DARTS_V1 = Genotype(
     normal=_cell(
         ("sep_conv_3x3", 1), ("sep_conv_3x3", 0), ("skip_connect", 0), ("sep_conv_3x3", 1),

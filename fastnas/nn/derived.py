@@ -1,4 +1,7 @@
-"""The networks that a genotype stands for, to be trained from scratch (DARTS, §3.2; NetworkCIFAR and NetworkImageNet of its code)."""
+"""The networks that a genotype stands for, to be trained from scratch.
+
+DARTS, §3.2; NetworkCIFAR and NetworkImageNet of its code.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,8 @@ def drop_path(x: Tensor, probability: float) -> Tensor:
 class DerivedCell(nn.Module):
     """A cell of a genotype: every node is the sum of its operations, the output the concatenation of `genotype.concat`.
 
-    Inputs (N, C_prev_prev, H', W') and (N, C_prev, H, W); output (N, len(concat)·channels, H, W), or ⌈H/2⌉, ⌈W/2⌉ if it reduces.
+    Inputs (N, C_prev_prev, H', W') and (N, C_prev, H, W); output (N, len(concat)·channels, H, W), or ⌈H/2⌉, ⌈W/2⌉ if
+    it reduces.
     """
 
     def __init__(
@@ -68,7 +72,8 @@ class DerivedCell(nn.Module):
 class DartsNetwork(nn.Module):
     """A network of cells of one genotype.
 
-    Input (N, in_channels, H, W). Output logits (N, num_classes); in training mode with an auxiliary head, that and the head's logits.
+    Input (N, in_channels, H, W). Output logits (N, num_classes); in training mode with an auxiliary head, that and
+    the head's logits.
 
     Args:
         genotype: its cells.
@@ -76,7 +81,8 @@ class DartsNetwork(nn.Module):
         layers: number of cells (20 and 14); those at layers // 3 and 2·layers // 3 reduce.
         num_classes, in_channels: of the data.
         auxiliary: adds a head after the second reduction (weighted 0.4 in the paper's loss).
-        drop_path: probability of dropping a path in training; the attribute may be raised during training, as the paper does.
+        drop_path: probability of dropping a path in training; the attribute may be raised during training, as the
+            paper does.
         stem: "cifar" keeps the resolution, "imagenet" divides it by 8.
 
     Raises:
@@ -137,8 +143,9 @@ class DartsNetwork(nn.Module):
 class AuxiliaryHead(nn.Module):
     """Classifies what leaves the second reduction, (N, C, H, W), to give earlier cells a gradient of their own.
 
-    The published heads pool 8×8 (CIFAR) or 7×7 (ImageNet) to 2×2 by windows of 5; other sizes are pooled to 2×2 adaptively. The
-    ImageNet head has no batch norm after its second convolution, as in the published code, which keeps its parameter count.
+    The published heads pool 8×8 (CIFAR) or 7×7 (ImageNet) to 2×2 by windows of 5; other sizes are pooled to 2×2
+    adaptively. The ImageNet head has no batch norm after its second convolution, as in the published code, which
+    keeps its parameter count.
     """
 
     def __init__(self, channels: int, num_classes: int, stem: str) -> None:

@@ -15,8 +15,8 @@ class FusedCell:
 
     Args:
         channels, inputs, edges, outputs: as in `fastnas.ops.Spec`.
-        candidates: the module of every candidate, edge by edge; their convolutions and batch norms, in order of definition,
-            are the operator's parameters.
+        candidates: the module of every candidate, edge by edge; their convolutions and batch norms, in order of
+            definition, are the operator's parameters.
         memory: "fast" or "lean".
         backend: "auto", "cpu" or "reference".
     """
@@ -40,11 +40,12 @@ class FusedCell:
         self._spec()
 
     def __call__(self, inputs: Sequence[Tensor], alpha: Tensor) -> Tensor:
-        """The cell's output for `inputs`, each (N, C, H, W), and `alpha`, flat; updates running statistics as the modules would."""
+        """The cell's output for `inputs`, each (N, C, H, W), and `alpha`, flat.
+
+        Updates running statistics as the modules would.
+        """
         spec = self._spec()
-        out, statistics = mixed_cell(
-            spec, inputs, alpha, self._params(), self._running(), self.memory, self.backend
-        )
+        out, statistics = mixed_cell(spec, inputs, alpha, self._params(), self._running(), self.memory, self.backend)
         self._update(spec, inputs, statistics)
         return out
 
@@ -58,7 +59,9 @@ class FusedCell:
         return [p for leaf in self._leaves for p in (leaf.weight, leaf.bias) if p is not None]
 
     def _running(self) -> list[Tensor]:
-        return [t for bn in self._norms if not _uses_batch(bn) for t in (bn.running_mean, bn.running_var) if t is not None]
+        return [
+            t for bn in self._norms if not _uses_batch(bn) for t in (bn.running_mean, bn.running_var) if t is not None
+        ]
 
     def _update(self, spec: Spec, inputs: Sequence[Tensor], statistics: Tensor) -> None:
         batch = [bn for bn in self._norms if _uses_batch(bn)]
@@ -66,7 +69,7 @@ class FusedCell:
         if not tracked:
             return
         if len(tracked) < len(batch):
-            columns = statistics.split([bn.num_features for bn in batch], 1)
+            columns = torch.split(statistics, [bn.num_features for bn in batch], 1)
             statistics = torch.cat([c for c, bn in zip(columns, batch, strict=True) if bn.track_running_stats], 1)
         sizes = spec.norm_sizes([(t.shape[2], t.shape[3]) for t in inputs])
         update_running_stats(

@@ -82,18 +82,17 @@ class Cell(nn.Module):
         self.preprocess0 = prepare(channels_prev_prev, channels, affine=False)
         self.preprocess1 = ReLUConvBN(channels_prev, channels, affine=False)
         wires = [(j, i + 2, 2 if reduction and j < 2 else 1) for i in range(steps) for j in range(i + 2)]
-        self._ops = nn.ModuleList(
-            MixedOp(channels, stride, candidates, memory=memory, backend=backend) for _, _, stride in wires
-        )
+        edges = [MixedOp(channels, stride, candidates, memory=memory, backend=backend) for _, _, stride in wires]
+        self._ops = nn.ModuleList(edges)
         # The operator's states: the two inputs, the two preprocessed ones, the nodes.
-        edges = [
+        graph = [
             Edge(0, 2, 2 if reduction_prev else 1, ("factorized_reduce" if reduction_prev else "relu_conv_bn",)),
             Edge(1, 3, 1, ("relu_conv_bn",)),
             *(Edge(source + 2, target + 2, stride, tuple(candidates)) for source, target, stride in wires),
         ]
-        modules = [self.preprocess0, self.preprocess1, *(op for mixed in self._ops for op in mixed._ops)]
+        modules = [self.preprocess0, self.preprocess1, *(op for mixed in edges for op in mixed._ops)]
         widths = (channels_prev_prev, channels_prev, *[channels] * (steps + 2))
-        self._fused = FusedCell(widths, 2, edges, range(4, steps + 4), modules, memory, backend)
+        self._fused = FusedCell(widths, 2, graph, range(4, steps + 4), modules, memory, backend)
 
     def forward(self, s0: Tensor, s1: Tensor, weights: Tensor) -> Tensor:
         """The cell's output; `weights` (edges, len(candidates)) are α after softmax, edges node by node."""

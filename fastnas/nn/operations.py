@@ -1,6 +1,7 @@
 """The candidate operations as ordinary modules, with the structure and parameter names of the DARTS papers' code.
 
-The supernets keep their parameters in these modules and compute through `fastnas.ops`; the derived networks run them as they are.
+The supernets keep their parameters in these modules and compute through `fastnas.ops`; the derived networks run them
+as they are.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ class ReLUConvBN(nn.Module):
 class FactorizedReduce(nn.Module):
     """Halves the resolution with two 1×1 convolutions of stride 2, the second shifted by one pixel, and batch norm.
 
-    Input (N, C_in, H, W), output (N, C_out, ⌈H/2⌉, ⌈W/2⌉): odd sizes are padded at the bottom and right, where DARTS' code fails.
+    Input (N, C_in, H, W), output (N, C_out, ⌈H/2⌉, ⌈W/2⌉): odd sizes are padded at the bottom and right, where DARTS'
+    code fails.
 
     Raises:
         ValueError: `out_channels` is odd.

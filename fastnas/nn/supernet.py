@@ -18,7 +18,8 @@ EDGES = sum(2 + i for i in range(STEPS))
 class DartsSupernet(nn.Module):
     """The search network of DARTS (Liu et al., ICLR 2019), with the structure and parameter names of the authors' code.
 
-    Input (N, in_channels, H, W), H and W ≥ 1; output logits (N, num_classes). Cells at layers // 3 and 2·layers // 3 reduce.
+    Input (N, in_channels, H, W), H and W ≥ 1; output logits (N, num_classes). Cells at layers // 3 and 2·layers // 3
+    reduce.
 
     Args:
         channels: width of the first cells (16 in the paper).
@@ -55,7 +56,14 @@ class DartsSupernet(nn.Module):
             channels = 2 * channels if reduction else channels
             self.cells.append(
                 Cell(
-                    before_previous, previous, channels, reduction, reduction_prev, STEPS, memory=memory, backend=backend
+                    before_previous,
+                    previous,
+                    channels,
+                    reduction,
+                    reduction_prev,
+                    STEPS,
+                    memory=memory,
+                    backend=backend,
                 )
             )
             before_previous, previous, reduction_prev = previous, STEPS * channels, reduction

@@ -39,7 +39,7 @@ def choose(name: str, x: Tensor) -> str:
         return name
     if name not in ("auto", "cpu"):
         raise ValueError(f"backend must be auto, cpu or reference, got {name!r}")
-    reason = _why_not_cpu(x)
+    reason = why_not_cpu(x)
     if reason is None:
         return "cpu"
     if name == "cpu":
@@ -48,12 +48,14 @@ def choose(name: str, x: Tensor) -> str:
     return "reference"
 
 
-def _why_not_cpu(x: Tensor) -> str | None:
+def why_not_cpu(x: Tensor) -> str | None:
+    """Why the C++ backend cannot compute on `x`; None if it can."""
     if x.device.type != "cpu":
         return f"it computes on CPU tensors, got one on {x.device}"
     if x.dtype not in (torch.float32, torch.float64):
         return f"it computes in float32 and float64, got {str(x.dtype).removeprefix('torch.')}"
-    return _compiled_part_is_missing()
+    reason: str | None = _compiled_part_is_missing()
+    return reason
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]

@@ -1,7 +1,8 @@
 """The candidate operations of a mixed edge, described as data.
 
 Every backend builds a candidate from the description here, so a new convolution is one new line in `CANDIDATES`
-(docs/new-candidate.md). Names and definitions: Liu et al., "DARTS: Differentiable Architecture Search", ICLR 2019, §3.1.
+(docs/new-candidate.md). Names and definitions: Liu et al., "DARTS: Differentiable Architecture Search", ICLR 2019,
+§3.1.
 """
 
 from __future__ import annotations

@@ -83,7 +83,8 @@ def update_running_stats(
 def saved_size(spec: Spec, x: Tensor, sizes: Sequence[tuple[int, int]], memory: str) -> Any:
     """Elements that a forward on `x` saves: states that are neither given nor returned, and in "fast" stage outputs.
 
-    The compiled part keeps channels in blocks of its vector width, so a state of C channels counts as the next multiple.
+    The compiled part keeps channels in blocks of its vector width, so a state of C channels counts as the next
+    multiple.
     """
     if memory == "none":
         return 0
@@ -94,12 +95,7 @@ def saved_size(spec: Spec, x: Tensor, sizes: Sequence[tuple[int, int]], memory: 
         return x.shape[0] * height * width * (-(-spec.channels[state] // block) * block)
 
     inner = [state for state in range(spec.inputs, len(spec.channels)) if state not in spec.outputs]
-    stages = [
-        edge.target
-        for edge, _, kind in spec.walk()
-        for _ in kind.stages[:-1]
-        if memory == "fast"
-    ]
+    stages = [edge.target for edge, _, kind in spec.walk() for _ in kind.stages[:-1] if memory == "fast"]
     return sum(elements(state) for state in inner + stages)
 
 
@@ -122,7 +118,7 @@ def _compile(text: str) -> Any:
             edge.target,
             edge.stride,
             edge.searched,
-            [(kind.pool or "", kind.identity, [_stage(stage) for stage in kind.stages]) for kind in edge.kinds],
+            [(str(kind.pool or ""), kind.identity, [_stage(stage) for stage in kind.stages]) for kind in edge.kinds],
         )
         for edge in spec.edges
     ]

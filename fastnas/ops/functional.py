@@ -91,9 +91,7 @@ def _check(
     x = inputs[0]
     for i, t in enumerate(inputs):
         if t.ndim != 4 or t.shape[0] != x.shape[0] or t.shape[1] != spec.channels[i]:
-            raise ValueError(
-                f"input {i} must be (N={x.shape[0]}, C={spec.channels[i]}, H, W), got {tuple(t.shape)}"
-            )
+            raise ValueError(f"input {i} must be (N={x.shape[0]}, C={spec.channels[i]}, H, W), got {tuple(t.shape)}")
         if 0 in t.shape:
             raise ValueError(f"input {i} must not be empty, got {tuple(t.shape)}")
     if tuple(alpha.shape) != (spec.alphas,):

@@ -1,8 +1,8 @@
 """The cell as a PyTorch operator: schema, fake kernel, autograd formula.
 
-`fastnas::cell` returns the result, what it saved for its backward, and the batch's statistics; `fastnas::cell_backward` is its
-hand-written derivative; `fastnas::update_running_stats` is what `nn.BatchNorm2d` does to its buffers. The split follows from
-`register_autograd`, which refuses schemas that mutate an argument.
+`fastnas::cell` returns the result, what it saved for its backward, and the batch's statistics;
+`fastnas::cell_backward` is its hand-written derivative; `fastnas::update_running_stats` is what `nn.BatchNorm2d` does
+to its buffers. The split follows from `register_autograd`, which refuses schemas that mutate an argument.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastnas.ops import cpu
+from fastnas.ops import cpu, reference
+from fastnas.ops.backends import why_not_cpu
 from fastnas.ops.spec import decode
 
 
@@ -58,7 +59,7 @@ def cell_backward(
     memory: str,
     needs: Sequence[bool],
 ) -> list[Tensor]:
-    """Gradients of inputs, α and parameters, in this order; `needs` says which of the three; the others come back empty."""
+    """Gradients of inputs, α and parameters, in this order. `needs` says which; the others come back empty."""
     grads = _grads(inputs, alpha, params, needs)
     cpu.backward(spec, grad, out, saved, statistics, inputs, alpha, params, running, memory, needs, grads)
     return grads
@@ -84,7 +85,6 @@ def _(
 @torch.library.custom_op(
     "fastnas::update_running_stats",
     mutates_args=("running_mean", "running_var", "num_batches_tracked"),
-    device_types="cpu",
 )
 def update_running_stats(
     running_mean: Sequence[Tensor],
@@ -103,7 +103,8 @@ def update_running_stats(
         momentum: for each norm; a negative one stands for `None`, the cumulative average.
         counts: values per channel that each norm saw.
     """
-    cpu.update_running_stats(running_mean, running_var, num_batches_tracked, statistics, momentum, counts)
+    update = reference.update_running_stats if why_not_cpu(statistics) else cpu.update_running_stats
+    update(running_mean, running_var, num_batches_tracked, statistics, momentum, counts)
 
 
 @update_running_stats.register_fake
@@ -179,7 +180,8 @@ def _any(flag: Any) -> bool:
 
 def _refuse(ctx: Any, *grads: Any) -> None:
     raise RuntimeError(
-        "fastnas computes first derivatives only: a gradient that went through its backward cannot be differentiated again. "
+        "fastnas computes first derivatives only: a gradient that went through its backward cannot be differentiated "
+        "again. "
         "Second-order DARTS uses finite differences; for true second derivatives use backend='reference'."
     )
 

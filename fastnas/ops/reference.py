@@ -1,4 +1,7 @@
-"""The oracle: a cell in plain PyTorch, the shortest code that is obviously right. Any dtype, any device, any derivative."""
+"""The oracle: a cell in plain PyTorch, the shortest code that is obviously right.
+
+It runs in any dtype, on any device, and can be differentiated any number of times.
+"""
 
 from __future__ import annotations
 
@@ -35,6 +38,23 @@ def cell(
         out = out if entry < 0 else alpha[entry] * out
         states[edge.target] = states[edge.target] + out if edge.target in states else out
     return torch.cat([states[i] for i in spec.outputs], 1), norms.statistics(inputs[0])
+
+
+def update_running_stats(
+    running_mean: Sequence[Tensor],
+    running_var: Sequence[Tensor],
+    num_batches_tracked: Sequence[Tensor],
+    statistics: Tensor,
+    momentum: Sequence[float],
+    counts: Sequence[int],
+) -> None:
+    """Blend the batch's statistics into each norm's buffers; arguments as for the operator."""
+    batch = torch.split(statistics, [t.shape[0] for t in running_mean], 1)
+    for i, (mean, variance) in enumerate(batch):
+        num_batches_tracked[i].add_(1)
+        factor = 1.0 / int(num_batches_tracked[i]) if momentum[i] < 0 else momentum[i]
+        running_mean[i].lerp_(mean.to(running_mean[i].dtype), factor)
+        running_var[i].lerp_((variance * (counts[i] / (counts[i] - 1))).to(running_var[i].dtype), factor)
 
 
 class _Norms:

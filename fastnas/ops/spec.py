@@ -2,15 +2,16 @@
 
 A cell is a directed acyclic graph of *states*. States 0 … inputs-1 are given; every other state is the sum of the edges
 that enter it. An edge applies its candidates to its source and adds them up, weighted by α. The cell's result is the
-concatenation of its output states. One edge alone, one node and a whole cell with its preprocessing are all such graphs.
+concatenation of its output states. One edge alone, one node and a whole cell with its preprocessing are all such
+graphs.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property, lru_cache
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 
 from fastnas.ops.candidates import PREPROCESS, Candidate, Depthwise, Reduce, candidate
 
@@ -59,7 +60,15 @@ class Spec:
         norms: one for each batch norm, edge by edge, candidate by candidate, stage by stage.
 
     Parameters come in the same order: for each stage its depthwise weight (C, 1, K, K), if it has one, its 1×1 weight
-    (C_out, C_in, 1, 1) — a factorised reduce has two, of C_out/2 rows each — and, where the norm is affine, γ and β (C_out).
+    (C_out, C_in, 1, 1) — a factorised reduce has two, of C_out/2 rows each — and, where the norm is affine, γ and β
+    (C_out).
+
+    Derived from these:
+        alphas: how many entries α has, over all edges.
+        norm_channels: channels of every norm.
+        parameter_shapes: shapes of all parameters, in order.
+        running_shapes: shapes of the running means and variances that the cell reads, in order.
+        text: the cell as text, for an operator's schema; `decode` reads it.
     """
 
     channels: tuple[int, ...]
@@ -68,18 +77,27 @@ class Spec:
     outputs: tuple[int, ...]
     norms: tuple[Norm, ...]
 
+    alphas: int = field(init=False, repr=False, compare=False)
+    norm_channels: list[int] = field(init=False, repr=False, compare=False)
+    parameter_shapes: list[tuple[int, ...]] = field(init=False, repr=False, compare=False)
+    running_shapes: list[tuple[int, ...]] = field(init=False, repr=False, compare=False)
+    text: str = field(init=False, repr=False, compare=False)
+
     def __post_init__(self) -> None:
-        _validate(self)
-
-    @cached_property
-    def alphas(self) -> int:
-        """How many entries α has, over all edges."""
-        return sum(len(edge.candidates) for edge in self.edges if edge.searched)
-
-    @cached_property
-    def text(self) -> str:
-        """The cell as text, for an operator's schema; `decode` reads it."""
-        return json.dumps(asdict(self), separators=(",", ":"))
+        _validate_edges(self)
+        channels = [self.channels[edge.target] for edge, _, kind in self.walk() for _ in range(kind.norms)]
+        if len(self.norms) != len(channels):
+            raise ValueError(f"the cell has {len(channels)} batch norms, got {len(self.norms)} descriptions")
+        norms = list(zip(channels, self.norms, strict=True))
+        derived = {
+            "alphas": sum(len(edge.candidates) for edge in self.edges if edge.searched),
+            "norm_channels": channels,
+            "parameter_shapes": _parameter_shapes(self),
+            "running_shapes": [(c,) for c, norm in norms if not norm.batch for _ in range(2)],
+            "text": _encode(self),
+        }
+        for name, value in derived.items():
+            object.__setattr__(self, name, value)
 
     def sizes(self, inputs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
         """Height and width of every state, from those of the inputs.
@@ -92,7 +110,9 @@ class Spec:
             height, width = sizes[edge.source]
             size = ((height + 1) // 2, (width + 1) // 2) if edge.stride == 2 else (height, width)
             if sizes.setdefault(edge.target, size) != size:
-                raise ValueError(f"edges into state {edge.target} have sizes {sizes[edge.target]} and {size}; they must agree")
+                raise ValueError(
+                    f"edges into state {edge.target} have sizes {sizes[edge.target]} and {size}; they must agree"
+                )
         if any(sizes[state] != sizes[self.outputs[0]] for state in self.outputs):
             raise ValueError(f"output states differ in size: {[sizes[state] for state in self.outputs]}")
         return [sizes[state] for state in range(len(self.channels))]
@@ -105,11 +125,6 @@ class Spec:
                 yield edge, position if edge.searched else -1, kind
                 position += edge.searched
 
-    @cached_property
-    def norm_channels(self) -> list[int]:
-        """Channels of every norm."""
-        return [self.channels[edge.target] for edge, _, kind in self.walk() for _ in range(kind.norms)]
-
     def norm_sizes(self, inputs: Sequence[tuple[int, int]]) -> list[int]:
         """Values per image that every norm normalises in each channel."""
         sizes = self.sizes(inputs)
@@ -117,30 +132,16 @@ class Spec:
             sizes[edge.target][0] * sizes[edge.target][1] for edge, _, kind in self.walk() for _ in range(kind.norms)
         ]
 
-    @cached_property
-    def running_shapes(self) -> list[tuple[int, ...]]:
-        """Shapes of the running means and variances that the cell reads, in order."""
-        norms = zip(self.norm_channels, self.norms, strict=True)
-        return [(channels,) for channels, norm in norms if not norm.batch for _ in range(2)]
 
-    @cached_property
-    def parameter_shapes(self) -> list[tuple[int, ...]]:
-        """Shapes of all parameters, in order."""
-        shapes: list[tuple[int, ...]] = []
-        norms = iter(self.norms)
-        for edge, _, kind in self.walk():
-            before, after = self.channels[edge.source], self.channels[edge.target]
-            for stage in kind.stages or ((None,) if kind.pool else ()):
-                if isinstance(stage, Depthwise):
-                    shapes.append((before, 1, stage.kernel, stage.kernel))
-                if isinstance(stage, Reduce):
-                    shapes += [(after // 2, before, 1, 1)] * 2
-                elif stage is not None:
-                    shapes.append((after, before, 1, 1))
-                if next(norms).affine:
-                    shapes += [(after,)] * 2
-                before = after
-        return shapes
+def _encode(spec: Spec) -> str:
+    graph = {
+        "channels": spec.channels,
+        "inputs": spec.inputs,
+        "edges": [asdict(edge) for edge in spec.edges],
+        "outputs": spec.outputs,
+        "norms": [asdict(norm) for norm in spec.norms],
+    }
+    return json.dumps(graph, separators=(",", ":"))
 
 
 @lru_cache(maxsize=1024)
@@ -156,11 +157,29 @@ def decode(text: str) -> Spec:
     )
 
 
-def _validate(spec: Spec) -> None:
+def _parameter_shapes(spec: Spec) -> list[tuple[int, ...]]:
+    shapes: list[tuple[int, ...]] = []
+    norms = iter(spec.norms)
+    for edge, _, kind in spec.walk():
+        before, after = spec.channels[edge.source], spec.channels[edge.target]
+        for stage in kind.stages:
+            if isinstance(stage, Depthwise):
+                shapes.append((before, 1, stage.kernel, stage.kernel))
+            shapes += [(after // 2, before, 1, 1)] * 2 if isinstance(stage, Reduce) else [(after, before, 1, 1)]
+            shapes += [(after,)] * 2 if next(norms).affine else []
+            before = after
+        if kind.pool and next(norms).affine:
+            shapes += [(after,)] * 2
+    return shapes
+
+
+def _validate_edges(spec: Spec) -> None:
     known, closed = set(range(spec.inputs)), set()
     for edge in spec.edges:
         if edge.source not in known or edge.target in closed or not spec.inputs <= edge.target < len(spec.channels):
-            raise ValueError(f"edge {edge.source} → {edge.target} is out of order: an edge comes after all edges into its source")
+            raise ValueError(
+                f"edge {edge.source} → {edge.target} is out of order: an edge comes after all edges into its source"
+            )
         known.add(edge.target)
         closed.add(edge.source)
         _validate_edge(spec, edge)
@@ -169,9 +188,6 @@ def _validate(spec: Spec) -> None:
         raise ValueError(f"no edge leads to state {min(missing)}")
     if not spec.outputs or not set(spec.outputs) <= known - set(range(spec.inputs)):
         raise ValueError(f"outputs must be states that edges lead to, got {spec.outputs}")
-    norms = len(spec.norm_channels)
-    if len(spec.norms) != norms:
-        raise ValueError(f"the cell has {norms} batch norms, got {len(spec.norms)} descriptions")
 
 
 def _validate_edge(spec: Spec, edge: Edge) -> None:
@@ -179,7 +195,9 @@ def _validate_edge(spec: Spec, edge: Edge) -> None:
         raise ValueError(f"stride must be 1 or 2, got {edge.stride}")
     before, after = spec.channels[edge.source], spec.channels[edge.target]
     if edge.searched and before != after:
-        raise ValueError(f"candidates keep the channels, but edge {edge.source} → {edge.target} has {before} and {after}")
+        raise ValueError(
+            f"candidates keep the channels, but edge {edge.source} → {edge.target} has {before} and {after}"
+        )
     if not edge.searched and len(edge.candidates) != 1:
         raise ValueError(f"a preprocessing operation is an edge's only one, got {edge.candidates}")
     reduces = any(isinstance(stage, Reduce) for kind in edge.kinds for stage in kind.stages)

@@ -1,7 +1,7 @@
 // Depthwise convolution of one block of channels: forward, gradient of the input, gradient of the weight.
 //
-// A row of the result is a sum over rows of the source: the caller lists the rows that exist, with their weights, so borders above
-// and below, dilation and stride need no case of their own. Left and right the planes are padded.
+// A row of the result is a sum over rows of the source: the caller lists the rows that exist, with their weights, so
+// borders above and below, dilation and stride need no case of their own. Left and right the planes are padded.
 #pragma once
 
 #include "vec.h"
@@ -72,8 +72,8 @@ void depthwise(const Depthwise& conv, const T* plane, const T* weight, T* out) {
     }
 }
 
-// The columns of a transposed convolution that reach pixels x ≡ Parity (mod S): their number, the step between the output pixels
-// they come from, and the output pixel of the first, for x = Parity.
+// The columns of a transposed convolution that reach pixels x ≡ Parity (mod S): their number, the step between the
+// output pixels they come from, and the output pixel of the first, for x = Parity.
 template <int K, int D, int S, int Parity>
 struct Transposed {
     static constexpr bool meets(int k) { return (Parity - (k - K / 2) * D) % S == 0; }
@@ -104,8 +104,8 @@ FASTNAS_INLINE void transposed_columns(const Depthwise& conv, const T* g, const 
                     rows.add(g + scaled / S * row + (conv.pad + Columns::start) * L, weight + k * K * L);
             }
             const ptrdiff_t at = ptrdiff_t(y) * conv.in.w + Parity;
-            correlate_row<T, L, Columns::taps, Columns::step, 1>(
-                rows, (conv.in.w - Parity + S - 1) / S, [&](int x, Vec<T, L> v) { emit(at + x * S, v); });
+            correlate_row<T, L, Columns::taps, Columns::step, 1>(rows, (conv.in.w - Parity + S - 1) / S,
+                                                                 [&](int x, Vec<T, L> v) { emit(at + x * S, v); });
         }
     }
 }
@@ -113,7 +113,8 @@ FASTNAS_INLINE void transposed_columns(const Depthwise& conv, const T* g, const 
 template <class T, int L, int K, int D, int S, class Emit>
 FASTNAS_INLINE void transposed(const Depthwise& conv, const T* g, const T* weight, Emit emit) {
     transposed_columns<T, L, K, D, S, 0>(conv, g, weight, emit);
-    if constexpr (S == 2) transposed_columns<T, L, K, D, S, 1>(conv, g, weight + Transposed<K, D, S, 0>::taps * L, emit);
+    if constexpr (S == 2)
+        transposed_columns<T, L, K, D, S, 1>(conv, g, weight + Transposed<K, D, S, 0>::taps * L, emit);
 }
 
 template <class T, int L, int K, int D, int S>
@@ -148,7 +149,7 @@ void depthwise_grad_norm(const Depthwise& conv, const T* g, const T* weight, con
 // Rows of taps [first, first + Height), for result rows [begin, end), all of whose source rows exist.
 template <class T, int L, int K, int D, int S, int Height>
 FASTNAS_INLINE void weight_grad_run(const Depthwise& conv, const T* plane, const T* g, int first, int begin, int end,
-                                     T* acc) {
+                                    T* acc) {
     constexpr int chains = Height * K < 8 ? 2 : 1;  // enough independent sums to hide the latency of an addition
     const ptrdiff_t row = ptrdiff_t(conv.in.w + 2 * conv.pad) * L;
     Vec<T, L> sum[chains][Height][K] = {};
@@ -182,7 +183,8 @@ template <class T, int L, int K, int D, int S, int Height>
 void weight_grad_rows(const Depthwise& conv, const T* plane, const T* g, int first, int begin, int end, T* acc) {
     const int run = conv.out.w < kRun ? kRun / conv.out.w : 1;
     for (; begin < end; begin += run)
-        weight_grad_run<T, L, K, D, S, Height>(conv, plane, g, first, begin, begin + run < end ? begin + run : end, acc);
+        weight_grad_run<T, L, K, D, S, Height>(conv, plane, g, first, begin, begin + run < end ? begin + run : end,
+                                               acc);
 }
 
 template <class T, int L, int K, int D, int S>

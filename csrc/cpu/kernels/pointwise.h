@@ -115,7 +115,8 @@ FASTNAS_INLINE void weight_grad_run(const T* du, const T* d, ptrdiff_t pixels, p
 template <class T, int L, int Channels, int Blocks>
 void weight_grad_tile(const T* du, const T* d, ptrdiff_t pixels, T* acc, ptrdiff_t acc_block) {
     for (ptrdiff_t p = 0; p < pixels; p += kRun)
-        weight_grad_run<T, L, Channels, Blocks>(du, d, pixels, p, p + kRun < pixels ? p + kRun : pixels, acc, acc_block);
+        weight_grad_run<T, L, Channels, Blocks>(du, d, pixels, p, p + kRun < pixels ? p + kRun : pixels, acc,
+                                                acc_block);
 }
 
 template <class T, int L>

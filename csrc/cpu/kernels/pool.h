@@ -24,7 +24,8 @@ FASTNAS_INLINE void each_window(Size in, int stride, Size out, Visit visit) {
     }
 }
 
-// The first maximum of a window in scan order and its position 3·ky + kx; a NaN is larger than anything before it, as in PyTorch.
+// The first maximum of a window in scan order and its position 3·ky + kx; a NaN is larger than anything before it, as
+// in PyTorch.
 template <class T, int L>
 struct Maximum {
     Vec<T, L> value = Vec<T, L>{} - __builtin_inf();

@@ -1,4 +1,5 @@
-// The table of one vector width: FASTNAS_WIDTH names its namespace, FASTNAS_BYTES is the size of a vector, FASTNAS_REGISTERS their number.
+// The table of one vector width: FASTNAS_WIDTH names its namespace, FASTNAS_BYTES is the size of a vector,
+// FASTNAS_REGISTERS their number.
 #pragma once
 
 #include "depthwise.h"

@@ -1,6 +1,6 @@
-// A vector of one scalar type through the compiler's vector extension. Included once for each vector width, inside the namespace
-// FASTNAS_WIDTH, so that no code compiled for a wide machine can be linked into the baseline. For the same reason nothing here
-// may call an inline function of the standard library.
+// A vector of one scalar type through the compiler's vector extension. Included once for each vector width, inside the
+// namespace FASTNAS_WIDTH, so that no code compiled for a wide machine can be linked into the baseline. For the same
+// reason nothing here may call an inline function of the standard library.
 #pragma once
 
 #include <cstddef>
@@ -84,6 +84,6 @@ struct Sum {
     }
 };
 constexpr int kFlush = 16;  // pixels between flushes
-constexpr int kRun = 128;    // pixels that a weight's gradient sums up before it adds to what it has
+constexpr int kRun = 128;   // pixels that a weight's gradient sums up before it adds to what it has
 
 }  // namespace fastnas::FASTNAS_WIDTH

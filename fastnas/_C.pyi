@@ -1,0 +1,58 @@
+"""The compiled part (csrc/bindings.cpp). Tensors come as addresses; a view is (address, shape, strides in elements)."""
+
+from collections.abc import Sequence
+
+_View = tuple[int, tuple[int, ...], tuple[int, ...]]
+_Stage = tuple[str, int, int]
+_Candidate = tuple[str, bool, list[_Stage]]
+_Edge = tuple[int, int, int, bool, list[_Candidate]]
+
+def vector_width() -> str: ...
+def block(element_size: int, channels: int) -> int: ...
+def release_workspaces() -> None: ...
+def workspace_bytes() -> int: ...
+def update_running_stats(
+    means: Sequence[int],
+    variances: Sequence[int],
+    counters: Sequence[int],
+    channels: Sequence[int],
+    statistics: int,
+    momentum: Sequence[float],
+    counts: Sequence[float],
+    element_size: int,
+) -> None: ...
+
+class Arguments:
+    def __init__(
+        self,
+        inputs: Sequence[_View],
+        alpha: int,
+        parameters: Sequence[int],
+        running: Sequence[int],
+        out: _View,
+        saved: int,
+        saved_size: int,
+        statistics: int,
+        memory: str,
+        threads: int,
+    ) -> None: ...
+
+class Cell:
+    def __init__(
+        self,
+        channels: Sequence[int],
+        inputs: int,
+        edges: Sequence[_Edge],
+        outputs: Sequence[int],
+        norms: Sequence[tuple[float, bool, bool]],
+    ) -> None: ...
+    def forward(self, arguments: Arguments, element_size: int) -> None: ...
+    def backward(
+        self,
+        arguments: Arguments,
+        grad: _View,
+        inputs: Sequence[_View],
+        alpha: int,
+        parameters: Sequence[int],
+        element_size: int,
+    ) -> None: ...
