@@ -1,4 +1,4 @@
-// Batch norm as algebra on per-channel numbers (docs/fused-math.md): statistics of a batch from those of its images,
+// Batch norm as algebra on per-channel numbers (docs/engine.md): statistics of a batch from those of its images,
 // the scale and shift of the forward, the coefficients and parameter gradients of the backward.
 #pragma once
 
