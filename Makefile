@@ -1,25 +1,33 @@
-# make demo   an architecture search on real images, from nothing to pictures
-# make test   every test
-# make check  lint, format, types
+# make demo        an architecture search on real images, from nothing to pictures
+# make test        every test
+# make check       lint, format, types
+# make check-full  what takes longer: sanitizers, the wheel in a bare environment
+# make bench       speed and memory against stock PyTorch
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
-NATIVE := setup.py pyproject.toml $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h)
+CPP := $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*/*/*.h)
+DEMO := runs/demo
 
-.PHONY: demo test check format bench clean
+.PHONY: demo test check check-full format bench clean
 
 $(VENV)/requirements: requirements/dev.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements/dev.txt
 	touch $@
 
-$(STAMP): $(VENV)/requirements $(NATIVE)
+$(STAMP): $(VENV)/requirements setup.py pyproject.toml $(CPP)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	touch $@
 
 demo: $(STAMP)
-	$(BIN)/fastnas demo --out demo
+	rm -rf $(DEMO)
+	$(BIN)/fastnas search --data digits --channels 8 --layers 4 --epochs 12 --alpha-lr 0.003 --out $(DEMO)/search
+	$(BIN)/fastnas decode $(DEMO)/search
+	$(BIN)/fastnas plot $(DEMO)/search
+	$(BIN)/fastnas retrain $(DEMO)/search --channels 16 --layers 4 --epochs 8 --out $(DEMO)/network
+	$(BIN)/fastnas plot $(DEMO)/network
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
@@ -28,15 +36,19 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror $(wildcard csrc/*.cpp csrc/*.h csrc/*/*.cpp csrc/*/*.h)
+	$(BIN)/clang-format --dry-run --Werror $(CPP)
+
+check-full: check test
+	.ci/sanitize
+	.ci/wheel
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $(wildcard csrc/*.cpp csrc/*.h csrc/*/*.cpp csrc/*/*.h)
+	$(BIN)/clang-format -i $(CPP)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/step.py
 
 clean:
-	rm -rf $(VENV) build demo fastnas/*.so *.egg-info
+	rm -rf $(VENV) build runs fastnas/*.so *.egg-info

@@ -156,13 +156,15 @@ class Forward : Cell<T> {
     // y += Σ α·o(x) for one image.
     void add_candidates(const Edge& edge, int n) {
         const std::ptrdiff_t pixels = sizes[edge.target].pixels(), at = n * image_size(edge.target);
+        std::vector<Term<T>> terms;
         for (int b = 0; b < this->blocks(graph.channels[edge.target]); ++b) {
             const std::ptrdiff_t plane = b * plane_size(edge.target);
             T* y = image(edge.target, n) + plane;
             const auto add = [&](const T* u, const NormState<T>& norm) {
-                k.accumulate(u + at + plane, norm.mean + b * lanes, norm.scale + b * lanes, norm.shift + b * lanes,
-                             pixels, y);
+                terms.push_back(
+                    {u + at + plane, norm.mean + b * lanes, norm.scale + b * lanes, norm.shift + b * lanes});
             };
+            terms.clear();
             for (std::size_t c = 0; c < edge.candidates.size(); ++c) {
                 const Candidate& candidate = edge.candidates[c];
                 if (candidate.identity)
@@ -172,6 +174,7 @@ class Forward : Cell<T> {
                 else if (!stages_[c].empty())
                     add(stages_[c].back().output, stages_[c].back().norm);
             }
+            k.accumulate(terms.data(), int(terms.size()), pixels, y);
         }
     }
 

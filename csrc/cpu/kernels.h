@@ -22,6 +22,12 @@ struct Depthwise {
     int pad;  // of the padded planes it reads, at least dilation · (kernel / 2)
 };
 
+// A normed plane that is added to a result: (x - mean)·scale + shift.
+template <class T>
+struct Term {
+    const T *x, *mean, *scale, *shift;
+};
+
 template <class T>
 struct Kernels {
     using Count = std::ptrdiff_t;
@@ -78,8 +84,8 @@ struct Kernels {
     void (*sum)(const T* g, Count pixels, double* sums);
     void (*product)(const T* g, const T* x, const T* mean, Count pixels, double* sums);
 
-    // y += (x - mean)·scale + shift
-    void (*accumulate)(const T* x, const T* mean, const T* scale, const T* shift, Count pixels, T* y);
+    // y += Σ over terms of (x - mean)·scale + shift
+    void (*accumulate)(const Term<T>* terms, int count, Count pixels, T* y);
     // out = a·g + b·(x - mean) + c, or out += the same; without x, a·g alone.
     void (*norm_grad)(const T* g, const T* x, const T* mean, const T* a, const T* b, const T* c, Count pixels, bool add,
                       T* out);

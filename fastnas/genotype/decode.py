@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 
 from fastnas.genotype.genotype import INPUTS, CellGenotype, Genotype
 
 EDGES_PER_NODE = 2
 
+Table = Iterable[Iterable[float]]  # lists, arrays, tensors
 
-def decode_darts(
-    normal: Sequence[Sequence[float]], reduce: Sequence[Sequence[float]], candidates: Sequence[str], steps: int = 4
-) -> Genotype:
+
+def decode_darts(normal: Table, reduce: Table, candidates: Sequence[str], steps: int = 4) -> Genotype:
     """The architecture that α stands for: each node keeps its two strongest edges, each edge its strongest operation.
 
     DARTS, §2.4. `none` competes on neither level. Of equals, the earlier edge and the earlier candidate win; a node
@@ -23,16 +24,23 @@ def decode_darts(
         steps: nodes of a cell.
 
     Raises:
-        ValueError: the tables do not have the shape that `candidates` and `steps` give.
+        ValueError: the tables do not have the shape that `candidates` and `steps` give, or hold NaN; or a candidate is
+            not known, or there is none but `none`.
     """
+    if not set(candidates) - {"none"}:
+        raise ValueError(f"candidates must name an operation besides none, got {list(candidates)}")
     return Genotype(_decode_cell(normal, candidates, steps), _decode_cell(reduce, candidates, steps))
 
 
-def _decode_cell(weights: Sequence[Sequence[float]], candidates: Sequence[str], steps: int) -> CellGenotype:
+def _decode_cell(table: Table, candidates: Sequence[str], steps: int) -> CellGenotype:
+    weights = [[float(weight) for weight in row] for row in table]
     edges = sum(INPUTS + i for i in range(steps))
     if len(weights) != edges or any(len(row) != len(candidates) for row in weights):
         widths = sorted({len(row) for row in weights})
         raise ValueError(f"α must be ({edges}, {len(candidates)}), got {len(weights)} rows of {widths}")
+    for edge, row in enumerate(weights):
+        if any(map(math.isnan, row)):
+            raise ValueError(f"α must be numbers, got NaN on edge {edge}")
     nodes, start = [], 0
     for i in range(steps):
         best = [_strongest(weights[start + source], candidates) for source in range(INPUTS + i)]

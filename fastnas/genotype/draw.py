@@ -1,40 +1,47 @@
 """Cells as pictures.
 
 States go down a staircase from the cell's inputs to its last node. What leaves a state runs down from it and turns
-right, through a plate that names the operation, into the node that sums it. Every plate has a row of its own between
-two columns of states, so no label can cover another, whatever the cell.
+right, through a plate that names the operation, into the node that sums it. Every edge has a row of its own and every
+plate stands between two columns of states, so no label can cover another or a state, whatever the cell.
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastnas.genotype.genotype import INPUTS, CellGenotype, Genotype
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-COLUMN, PLATE, GAP, ROW, RADIUS = (
-    2.75,
-    1.5,
-    0.45,
-    0.5,
-    0.36,
-)  # inches: between states, a plate, before it, between edges, a node
+# Lengths are inches.
+COLUMN = 2.6  # from one state to the next
+ROW = 0.5  # from one edge of a node to the next
+STEP = 0.85  # from the last edge of a node to the first of the next
+RADIUS = 0.36  # of a node
+PLATE = (1.5, 0.34)
+PLATE_OFFSET = 1.15  # of a plate's middle from the state that it reads
+INPUT = (0.9, 0.44)
+OUTPUT = (0.56, 0.44)  # of one node; of more it is as high as they stand apart
+OUTPUT_OFFSET = 1.0  # of the output's middle from the last node
+MARGIN = 0.3
+
+INK = "#222222"
 STATES = ("#4c566a", "#2f6db3", "#b3541e", "#2e7d4f", "#7b4ea3", "#a8324a", "#1d7a85")
 FAMILIES = {"max": "#f3d9b1", "avg": "#f7e7c6", "skip": "#e2e5ea", "sep": "#cfe0f5", "dil": "#e4d3f2"}
 
 
-def draw_cells(genotype: Genotype, stem: str | os.PathLike[str]) -> list[Path]:
+def draw_cells(genotype: Genotype, path_stem: str | os.PathLike[str]) -> list[Path]:
     """Draw both cells, each as SVG and PNG.
 
     Args:
-        stem: path without suffix; "-normal.svg" and so on are added.
+        path_stem: path without suffix; "-normal.svg", "-normal.png", "-reduce.svg" and "-reduce.png" are added.
 
     Returns:
-        the files written.
+        The files written.
 
     Raises:
         OSError: a file cannot be written.
@@ -42,165 +49,122 @@ def draw_cells(genotype: Genotype, stem: str | os.PathLike[str]) -> list[Path]:
     return [
         path
         for name, title in (("normal", "Normal cell"), ("reduce", "Reduction cell"))
-        for path in draw_cell(getattr(genotype, name), title, f"{os.fspath(stem)}-{name}")
+        for path in draw_cell(getattr(genotype, name), title, f"{os.fspath(path_stem)}-{name}")
     ]
 
 
-def draw_cell(cell: CellGenotype, title: str, stem: str | os.PathLike[str]) -> list[Path]:
+def draw_cell(cell: CellGenotype, title: str, path_stem: str | os.PathLike[str]) -> list[Path]:
     """Draw one cell as SVG and PNG; see `draw_cells`."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    levels = _levels(cell)
-    last = len(levels) - 1
-    width, height = COLUMN * last + 2.6, -levels[last] + 1.5
-    figure = Figure(figsize=(width, height))
-    FigureCanvasAgg(figure)
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set(xlim=(-0.9, width - 0.9), ylim=(levels[last] - 0.6, 0.9))
-    axes.set_axis_off()
-    axes.text(width - 1.1, 0.62, title, ha="right", va="center", fontsize=14, fontweight="bold", color="#222222")
-    for node, edges in enumerate(cell.nodes):
-        for row, (operation, source) in enumerate(edges):
-            _draw_edge(axes, levels, source, INPUTS + node, _row(levels, INPUTS + node, row, len(edges)), operation)
-    _draw_output(axes, levels, cell)
-    for state in range(len(levels)):
-        _draw_state(axes, state, levels[state])
-    paths = [Path(f"{os.fspath(stem)}.svg"), Path(f"{os.fspath(stem)}.png")]
+    figure = cell_figure(cell, title)
+    paths = [Path(f"{os.fspath(path_stem)}.svg"), Path(f"{os.fspath(path_stem)}.png")]
     figure.savefig(paths[0], metadata={"Date": None})
     figure.savefig(paths[1], dpi=150)
     return paths
 
 
+def cell_figure(cell: CellGenotype, title: str) -> Figure:
+    """The picture of a cell: inputs on the left, nodes, and on the right the output that concatenates them."""
+    from matplotlib.figure import Figure
+
+    levels = _levels(cell)
+    left, right = -INPUT[0] / 2 - MARGIN, COLUMN * (len(levels) - 1) + OUTPUT_OFFSET + OUTPUT[0] / 2 + MARGIN
+    bottom, top = levels[-1] - _stretch(cell, len(levels) - 1) - RADIUS - MARGIN, 1.1
+    figure = Figure(figsize=(right - left, top - bottom))
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(left, right), ylim=(bottom, top))
+    axes.set_axis_off()
+    axes.text(left + MARGIN, top - MARGIN, title, va="center", fontsize=18, fontweight="bold", color=INK)
+    for node, edges in enumerate(cell.nodes):
+        for row, (operation, source) in enumerate(edges):
+            _draw_edge(axes, cell, levels, source, INPUTS + node, row, operation)
+    _draw_output(axes, cell, levels)
+    for state, name in enumerate(("$c_{k-2}$", "$c_{k-1}$")):
+        _box(axes, state * COLUMN, levels[state], *INPUT, fc=_color(state))
+        _text(axes, state * COLUMN, levels[state], name, color="white", fontsize=16)
+    for state in range(INPUTS, len(levels)):
+        _draw_node(axes, cell, state, levels[state])
+    return figure
+
+
 def _levels(cell: CellGenotype) -> list[float]:
-    """Height of every state: a node is as far below the one before as its edges need."""
+    """The height of every state."""
     levels = [0.0, -0.8]
-    for edges in cell.nodes:
-        levels.append(levels[-1] - 0.6 - ROW * max(1.0, len(edges) / 2 + 0.5))
+    for state in range(INPUTS, INPUTS + len(cell.nodes)):
+        levels.append(levels[-1] - _spread(cell, state - 1) - STEP - _spread(cell, state))
     return levels
 
 
-def _row(levels: list[float], state: int, row: int, rows: int) -> float:
-    return levels[state] + ROW * ((rows - 1) / 2 - row)
+def _spread(cell: CellGenotype, state: int) -> float:
+    """How far above and below a state its first and last edge arrive."""
+    return 0.0 if state < INPUTS else ROW * (len(cell.nodes[state - INPUTS]) - 1) / 2
 
 
-def _draw_edge(axes: Axes, levels: list[float], source: int, target: int, y: float, operation: str) -> None:
-    from matplotlib.patches import FancyBboxPatch
-
-    x, color = source * COLUMN, STATES[source % len(STATES)]
-    rim = target * COLUMN - max(RADIUS**2 - (y - levels[target]) ** 2, 0) ** 0.5 - 0.03
-    _draw_line(axes, [(x, levels[source]), (x, y), (rim, y)], color)
-    box = FancyBboxPatch(
-        (x + GAP, y - 0.15),
-        PLATE,
-        0.3,
-        boxstyle="round,pad=0.02,rounding_size=0.1",
-        fc=_fill(operation),
-        ec=color,
-        lw=1.2,
-        zorder=3,
-    )
-    axes.add_patch(box)
-    axes.text(
-        x + GAP + PLATE / 2,
-        y - 0.01,
-        operation,
-        ha="center",
-        va="center",
-        fontsize=10,
-        color="#222222",
-        zorder=4,
-    )
+def _stretch(cell: CellGenotype, state: int) -> float:
+    """Half the length by which a node of more than two edges is drawn out, so that all of them meet it."""
+    return max(_spread(cell, state) - ROW / 2, 0.0)
 
 
-def _draw_line(axes: Axes, points: list[tuple[float, float]], color: str) -> None:
-    """An arrow with one rounded corner, which goes down first."""
+def _color(state: int) -> str:
+    return STATES[state % len(STATES)]
+
+
+def _draw_edge(
+    axes: Axes, cell: CellGenotype, levels: list[float], source: int, target: int, row: int, operation: str
+) -> None:
+    x, rise = source * COLUMN, _spread(cell, target) - ROW * row
+    y = levels[target] + rise
+    beyond = max(abs(rise) - _stretch(cell, target), 0.0)
+    rim = target * COLUMN - (RADIUS**2 - beyond**2) ** 0.5 - 0.03
+    _draw_arrow(axes, x, levels[source], rim, y, _color(source))
+    fill = FAMILIES.get(operation.split("_", maxsplit=1)[0], "#eeeeee")
+    _box(axes, x + PLATE_OFFSET, y, *PLATE, fc=fill, ec=_color(source), lw=1.2)
+    _text(axes, x + PLATE_OFFSET, y - 0.01, operation, color=INK, fontsize=12.5)
+
+
+def _draw_arrow(axes: Axes, x: float, top: float, right: float, y: float, color: str) -> None:
+    """Down from (x, top), round a corner, and right to (right, y)."""
     from matplotlib.patches import FancyArrowPatch
     from matplotlib.path import Path as Curve
 
-    (x, top), (_, y), (right, _) = points
-    radius = min(0.18, abs(top - y))
+    corner = 0.18
     curve = Curve(
-        [(x, top), (x, y + radius), (x, y), (x + radius, y), (right, y)],
+        [(x, top), (x, y + corner), (x, y), (x + corner, y), (right, y)],
         [Curve.MOVETO, Curve.LINETO, Curve.CURVE3, Curve.CURVE3, Curve.LINETO],
     )
-    style = "-|>,head_length=5,head_width=2.5"
-    axes.add_patch(
-        FancyArrowPatch(path=curve, arrowstyle=style, color=color, lw=1.6, fill=False, zorder=1, capstyle="round")
-    )
+    style = "-|>,head_length=6,head_width=3"
+    axes.add_patch(FancyArrowPatch(path=curve, arrowstyle=style, color=color, lw=1.8, zorder=1, clip_on=False))
 
 
-def _draw_output(axes: Axes, levels: list[float], cell: CellGenotype) -> None:
-    from matplotlib.patches import FancyBboxPatch
-
-    x = COLUMN * (len(levels) - 1) + 1.0
+def _draw_output(axes: Axes, cell: CellGenotype, levels: list[float]) -> None:
+    x = COLUMN * (len(levels) - 1) + OUTPUT_OFFSET
     used = [levels[state] for state in cell.concat]
     for state in cell.concat:
-        color = STATES[state % len(STATES)]
-        axes.plot([state * COLUMN, x], [levels[state]] * 2, color=color, lw=1.6, ls=(0, (1, 1.5)), zorder=1)
-    box = FancyBboxPatch(
-        (x, min(used) - 0.2),
-        0.34,
-        max(used) - min(used) + 0.4,
-        boxstyle="round,pad=0.02,rounding_size=0.12",
-        fc="#222222",
-        ec="none",
-        zorder=3,
-    )
-    axes.add_patch(box)
-    axes.text(
-        x + 0.17,
-        (max(used) + min(used)) / 2,
-        "concatenate → $c_k$",
-        color="white",
-        rotation=270,
-        ha="center",
-        va="center",
-        fontsize=10,
-        zorder=4,
-    )
+        ends = [state * COLUMN, x], [levels[state]] * 2
+        axes.plot(*ends, color=_color(state), lw=1.8, ls=(0, (1, 1.5)), zorder=1, clip_on=False)
+    middle = (max(used) + min(used)) / 2
+    _box(axes, x, middle, OUTPUT[0], max(used) - min(used) + OUTPUT[1], fc=INK)
+    _text(axes, x, middle, "$c_k$", color="white", fontsize=16)
 
 
-def _draw_state(axes: Axes, state: int, y: float) -> None:
-    from matplotlib.patches import Circle, FancyBboxPatch
+def _draw_node(axes: Axes, cell: CellGenotype, state: int, y: float) -> None:
+    from matplotlib.patches import Circle, Rectangle
 
-    x, color = state * COLUMN, STATES[state % len(STATES)]
-    if state < INPUTS:
-        axes.add_patch(
-            FancyBboxPatch(
-                (x - 0.45, y - 0.2),
-                0.9,
-                0.4,
-                boxstyle="round,pad=0.02,rounding_size=0.1",
-                fc=color,
-                ec="none",
-                zorder=3,
-            )
-        )
-        axes.text(
-            x,
-            y,
-            ("$c_{k-2}$", "$c_{k-1}$")[state],
-            color="white",
-            ha="center",
-            va="center",
-            fontsize=12,
-            zorder=4,
-        )
-        return
-    axes.add_patch(Circle((x, y), RADIUS, fc=color, ec="white", lw=1.5, zorder=3))
-    axes.text(
-        x,
-        y,
-        str(state - INPUTS),
-        color="white",
-        ha="center",
-        va="center",
-        fontsize=13,
-        fontweight="bold",
-        zorder=4,
-    )
+    x, half = state * COLUMN, _stretch(cell, state)
+    style: dict[str, Any] = {"fc": _color(state), "ec": "none", "zorder": 3, "clip_on": False, "snap": False}
+    for end in (y - half, y + half):
+        axes.add_patch(Circle((x, end), RADIUS, **style))
+    axes.add_patch(Rectangle((x - RADIUS, y - half), 2 * RADIUS, 2 * half, **style))
+    _text(axes, x, y, str(state - INPUTS), color="white", fontsize=16, fontweight="bold")
 
 
-def _fill(operation: str) -> str:
-    return FAMILIES.get(operation.split("_", maxsplit=1)[0], "#eeeeee")
+def _box(axes: Axes, x: float, y: float, width: float, height: float, **style: Any) -> None:
+    """A rectangle with rounded corners around (x, y); not clipped, as clipping puts random names into the SVG."""
+    from matplotlib.patches import FancyBboxPatch
+
+    corner = (x - width / 2, y - height / 2)
+    shape = "round,pad=0,rounding_size=0.1"
+    style = {"ec": "none"} | style
+    axes.add_patch(FancyBboxPatch(corner, width, height, boxstyle=shape, zorder=3, clip_on=False, **style))
+
+
+def _text(axes: Axes, x: float, y: float, text: str, **style: Any) -> None:
+    axes.text(x, y, text, ha="center", va="center", zorder=4, **style)

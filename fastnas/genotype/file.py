@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from fastnas.genotype.genotype import CellGenotype, Genotype, GenotypeError
+from fastnas.genotype.genotype import CellGenotype, Genotype, GenotypeError, shorten
 
-FORMAT, VERSION, KIND = "fastnas-genotype", 1, "darts"
+HEADER = {"format": "fastnas-genotype", "version": 1, "kind": "darts"}
 MAX_BYTES = 1 << 20
 
 
@@ -33,8 +33,9 @@ def save(genotype: Genotype, path: str | os.PathLike[str]) -> None:
 
 def dumps(genotype: Genotype) -> str:
     """The text of a genotype's file."""
-    cells = ",\n".join(f'  "{name}": {_dump_cell(cell)}' for name, cell in vars(genotype).items())
-    return f'{{\n  "format": "{FORMAT}",\n  "version": {VERSION},\n  "kind": "{KIND}",\n{cells}\n}}\n'
+    header = (f'  "{key}": {json.dumps(value)}' for key, value in HEADER.items())
+    cells = (f'  "{name}": {_dump_cell(cell)}' for name, cell in vars(genotype).items())
+    return "{\n" + ",\n".join((*header, *cells)) + "\n}\n"
 
 
 def _dump_cell(cell: CellGenotype) -> str:
@@ -52,35 +53,39 @@ def load(path: str | os.PathLike[str]) -> Genotype:
         with open(path, "rb") as file:
             content = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise GenotypeError(f"{path}: expected a genotype file, but {error.strerror}") from error
+        raise GenotypeError(f"{path}: expected a genotype file, but reading it gave {error.strerror!r}") from error
     if len(content) > MAX_BYTES:
         raise GenotypeError(f"{path}: expected a genotype file, got one of more than {MAX_BYTES} bytes")
     try:
         return _parse(json.loads(content.decode("utf-8")))
     except GenotypeError as error:
         raise GenotypeError(f"{path}: {error}") from None
-    except (ValueError, RecursionError) as error:
-        raise GenotypeError(f"{path}: expected JSON, but {error}") from None
+    except UnicodeDecodeError as error:
+        raise GenotypeError(f"{path}: expected JSON, got bytes that are no text (UTF-8) at {error.start}") from None
+    except RecursionError:
+        raise GenotypeError(f"{path}: expected JSON of a genotype's depth, got brackets nested too deeply") from None
+    except ValueError as error:
+        raise GenotypeError(f"{path}: expected JSON, got other text ({error})") from None
 
 
 def _parse(data: Any) -> Genotype:
     if not isinstance(data, dict):
         raise GenotypeError(f"expected an object, got {_kind(data)}")
-    for key, expected in (("format", FORMAT), ("version", VERSION), ("kind", KIND)):
-        if data.get(key) != expected:
-            raise GenotypeError(f"expected {key} {expected!r}, got {_short(data.get(key))}")
+    for key, expected in HEADER.items():
+        # In Python `True == 1`; their texts differ.
+        if repr(data.get(key)) != repr(expected):
+            raise GenotypeError(f"expected {key} {expected!r}, got {_value(data, key)}")
     return Genotype(*(_parse_cell(name, data.get(name)) for name in ("normal", "reduce")))
 
 
 def _parse_cell(name: str, data: Any) -> CellGenotype:
-    if (
-        not isinstance(data, dict)
-        or not isinstance(data.get("nodes"), list)
-        or not isinstance(data.get("concat"), list)
-    ):
+    if not isinstance(data, dict):
         raise GenotypeError(f"{name}: expected an object with lists 'nodes' and 'concat', got {_kind(data)}")
+    for key in ("nodes", "concat"):
+        if not isinstance(data.get(key), list):
+            raise GenotypeError(f"{name}: expected a list {key!r}, got {_value(data, key)}")
     if not all(type(state) is int for state in data["concat"]):
-        raise GenotypeError(f"{name}: expected whole numbers in concat, got {_short(data['concat'])}")
+        raise GenotypeError(f"{name}: expected whole numbers in concat, got {shorten(data['concat'])}")
     nodes = tuple(
         tuple(_parse_edge(name, i, pair) for pair in _pairs(name, i, node)) for i, node in enumerate(data["nodes"])
     )
@@ -100,13 +105,13 @@ def _parse_edge(name: str, node: int, pair: Any) -> tuple[str, int]:
     match pair:
         case [str(operation), int(source)] if not isinstance(source, bool):
             return operation, source
-    raise GenotypeError(f"{name}: node {node}: expected [operation, source], got {_short(pair)}")
+    raise GenotypeError(f"{name}: node {node}: expected [operation, source], got {shorten(pair)}")
 
 
 def _kind(value: Any) -> str:
-    return {dict: "an object", list: "a list", str: "a string", type(None): "nothing"}.get(type(value), "a number")
+    kinds = {dict: "an object", list: "a list", str: "a string", bool: "a truth value", type(None): "nothing"}
+    return kinds.get(type(value), "a number")
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "…"
+def _value(data: dict[str, Any], key: str) -> str:
+    return shorten(data[key]) if key in data else "nothing"

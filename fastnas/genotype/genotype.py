@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fastnas.ops.candidates import CANDIDATES
-
 INPUTS = 2  # states 0 and 1: the outputs of the two cells before
+
+
+def shorten(value: object) -> str:
+    """`value` as a message shows it, at most 60 characters long."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:59] + "…"
 
 
 class GenotypeError(ValueError):
@@ -20,28 +24,36 @@ class CellGenotype:
     Attributes:
         nodes: for each node the (operation, source) pairs that it sums; source 0 is the output of the cell before the
             previous, 1 that of the previous cell, 2 and up are nodes.
-        concat: the states whose concatenation is the cell's output.
+        concat: the nodes whose concatenation is the cell's output, as states: 2 and up.
 
     Raises:
-        GenotypeError: an unknown operation, or a source that does not come before its node.
+        GenotypeError: an unknown operation, a source that does not come before its node, or no node, or none in
+            concat.
     """
 
     nodes: tuple[tuple[tuple[str, int], ...], ...]
     concat: tuple[int, ...]
 
     def __post_init__(self) -> None:
+        from fastnas.ops.candidates import CANDIDATES  # its package loads torch, importing ours should not
+
+        known = [name for name in CANDIDATES if name != "none"]
+        if not self.nodes:
+            raise GenotypeError("the cell has no nodes; expected at least one")
         for i, node in enumerate(self.nodes):
             if not node:
                 raise GenotypeError(f"node {i} has no operation; expected at least one")
             for operation, source in node:
-                if operation not in CANDIDATES or operation == "none":
-                    known = ", ".join(name for name in CANDIDATES if name != "none")
-                    raise GenotypeError(f"node {i} has operation {operation!r}; expected one of {known}")
+                if operation not in known:
+                    expected = f"expected one of {', '.join(known)}"
+                    raise GenotypeError(f"node {i} has operation {shorten(operation)}; {expected}")
                 if not 0 <= source < INPUTS + i:
-                    raise GenotypeError(f"node {i} reads state {source}; expected a state from 0 to {INPUTS + i - 1}")
+                    raise GenotypeError(
+                        f"node {i} reads state {shorten(source)}; expected a state from 0 to {INPUTS + i - 1}"
+                    )
         last = INPUTS + len(self.nodes) - 1
-        if not self.concat or not all(0 <= state <= last for state in self.concat):
-            raise GenotypeError(f"concat is {list(self.concat)}; expected states from 0 to {last}")
+        if not self.concat or not all(INPUTS <= state <= last for state in self.concat):
+            raise GenotypeError(f"concat is {shorten(list(self.concat))}; expected states from {INPUTS} to {last}")
 
 
 @dataclass(frozen=True)
@@ -50,32 +62,3 @@ class Genotype:
 
     normal: CellGenotype
     reduce: CellGenotype
-
-
-def _cell(*edges: tuple[str, int]) -> CellGenotype:
-    nodes = tuple(zip(edges[::2], edges[1::2], strict=True))
-    return CellGenotype(nodes, tuple(range(INPUTS, INPUTS + len(nodes))))
-
-
-# The cells that Liu et al. found and published with "DARTS: Differentiable Architecture Search" (ICLR 2019): V1 by
-# first-order search, V2 by second-order search.
-DARTS_V1 = Genotype(
-    normal=_cell(
-        ("sep_conv_3x3", 1), ("sep_conv_3x3", 0), ("skip_connect", 0), ("sep_conv_3x3", 1),
-        ("skip_connect", 0), ("sep_conv_3x3", 1), ("sep_conv_3x3", 0), ("skip_connect", 2),
-    ),
-    reduce=_cell(
-        ("max_pool_3x3", 0), ("max_pool_3x3", 1), ("skip_connect", 2), ("max_pool_3x3", 0),
-        ("max_pool_3x3", 0), ("skip_connect", 2), ("skip_connect", 2), ("avg_pool_3x3", 0),
-    ),
-)  # fmt: skip
-DARTS_V2 = Genotype(
-    normal=_cell(
-        ("sep_conv_3x3", 0), ("sep_conv_3x3", 1), ("sep_conv_3x3", 0), ("sep_conv_3x3", 1),
-        ("sep_conv_3x3", 1), ("skip_connect", 0), ("skip_connect", 0), ("dil_conv_3x3", 2),
-    ),
-    reduce=_cell(
-        ("max_pool_3x3", 0), ("max_pool_3x3", 1), ("skip_connect", 2), ("max_pool_3x3", 1),
-        ("max_pool_3x3", 0), ("skip_connect", 2), ("skip_connect", 2), ("max_pool_3x3", 1),
-    ),
-)  # fmt: skip

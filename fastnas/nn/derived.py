@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastnas.genotype import CellGenotype, Genotype
+from fastnas.genotype import INPUTS, CellGenotype, Genotype
 from fastnas.nn.operations import FactorizedReduce, ReLUConvBN, make_candidate
 
 STEMS = ("cifar", "imagenet")
@@ -49,7 +49,7 @@ class DerivedCell(nn.Module):
         self.concat = genotype.concat
         self.sources = [[source for _, source in node] for node in genotype.nodes]
         self._ops = nn.ModuleList(
-            make_candidate(name, channels, 2 if reduction and source < 2 else 1, affine=True, pool_norm=False)
+            make_candidate(name, channels, 2 if reduction and source < INPUTS else 1, affine=True, pool_norm=False)
             for node in genotype.nodes
             for name, source in node
         )
@@ -73,20 +73,20 @@ class DartsNetwork(nn.Module):
     """A network of cells of one genotype.
 
     Input (N, in_channels, H, W). Output logits (N, num_classes); in training mode with an auxiliary head, that and
-    the head's logits.
+    the head's logits. Parameters have the names of the authors' code, so that weights trained there can be loaded.
 
     Args:
         genotype: its cells.
         channels: width of the first cells (36 for CIFAR-10, 48 for ImageNet in the paper).
         layers: number of cells (20 and 14); those at layers // 3 and 2·layers // 3 reduce.
         num_classes, in_channels: of the data.
-        auxiliary: adds a head after the second reduction (weighted 0.4 in the paper's loss).
+        auxiliary: adds a head after the cell at 2·layers // 3 (weighted 0.4 in the paper's loss).
         drop_path: probability of dropping a path in training; the attribute may be raised during training, as the
             paper does.
         stem: "cifar" keeps the resolution, "imagenet" divides it by 8.
 
     Raises:
-        ValueError: a number out of range or an unknown stem.
+        ValueError: a number out of range, an unknown stem, or an odd `channels` with the stem "imagenet".
     """
 
     def __init__(
@@ -103,9 +103,13 @@ class DartsNetwork(nn.Module):
         super().__init__()
         _check(channels, layers, num_classes, in_channels, drop_path, stem)
         self.drop_path = drop_path
-        self.stem = _cifar_stem(in_channels, channels) if stem == "cifar" else _imagenet_stem(in_channels, channels)
-        previous = channels * STEM_MULTIPLIER if stem == "cifar" else channels
-        before_previous, reduction_prev = previous, stem == "imagenet"
+        self.imagenet = stem == "imagenet"
+        if self.imagenet:
+            self.stem0, self.stem1 = _imagenet_stems(in_channels, channels)
+        else:
+            self.stem = _cifar_stem(in_channels, channels)
+        before_previous = previous = channels if self.imagenet else channels * STEM_MULTIPLIER
+        reduction_prev = self.imagenet
         self.cells = nn.ModuleList()
         self.auxiliary_after = 2 * layers // 3
         auxiliary_channels = previous
@@ -117,25 +121,25 @@ class DartsNetwork(nn.Module):
             before_previous, previous, reduction_prev = previous, len(shape.concat) * channels, reduction
             if layer == self.auxiliary_after:
                 auxiliary_channels = previous
-        self.auxiliary = AuxiliaryHead(auxiliary_channels, num_classes, stem) if auxiliary else None
+        self.auxiliary_head = AuxiliaryHead(auxiliary_channels, num_classes, stem) if auxiliary else None
         self.classifier = nn.Linear(previous, num_classes)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Logits, with those of the auxiliary head in training mode if there is one."""
         drop = self.drop_path if self.training else 0.0
-        s0, s1 = self._stem(x)
+        s0, s1 = self._stems(x)
         auxiliary_logits: Tensor | None = None
         for i, cell in enumerate(self.cells):
             s0, s1 = s1, cell(s0, s1, drop)
-            if i == self.auxiliary_after and self.auxiliary is not None and self.training:
-                auxiliary_logits = self.auxiliary(s1)
+            if i == self.auxiliary_after and self.auxiliary_head is not None and self.training:
+                auxiliary_logits = self.auxiliary_head(s1)
         logits: Tensor = self.classifier(s1.mean((2, 3)))
         return logits if auxiliary_logits is None else (logits, auxiliary_logits)
 
-    def _stem(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        if isinstance(self.stem, nn.ModuleList):
-            s0 = self.stem[0](x)
-            return s0, self.stem[1](s0)
+    def _stems(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if self.imagenet:
+            s0 = self.stem0(x)
+            return s0, self.stem1(s0)
         s = self.stem(x)
         return s, s
 
@@ -143,15 +147,15 @@ class DartsNetwork(nn.Module):
 class AuxiliaryHead(nn.Module):
     """Classifies what leaves the second reduction, (N, C, H, W), to give earlier cells a gradient of their own.
 
-    The published heads pool 8×8 (CIFAR) or 7×7 (ImageNet) to 2×2 by windows of 5; other sizes are pooled to 2×2
-    adaptively. The ImageNet head has no batch norm after its second convolution, as in the published code, which
-    keeps its parameter count.
+    The ImageNet head has no batch norm after its second convolution, as in the published code, which keeps its
+    parameter count.
     """
 
     def __init__(self, channels: int, num_classes: int, stem: str) -> None:
         super().__init__()
-        self.size, self.stride = (8, 3) if stem == "cifar" else (7, 2)
         self.features = nn.Sequential(
+            nn.ReLU(),
+            _PoolToTwo(stride=3 if stem == "cifar" else 2),
             nn.Conv2d(channels, 128, 1, bias=False),
             nn.BatchNorm2d(128),
             nn.ReLU(),
@@ -163,19 +167,33 @@ class AuxiliaryHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, num_classes)."""
-        x = F.relu(x)
-        published = x.shape[2] == x.shape[3] == self.size
-        x = F.avg_pool2d(x, 5, self.stride) if published else F.adaptive_avg_pool2d(x, 2)
         logits: Tensor = self.classifier(self.features(x).flatten(1))
         return logits
 
 
-def _cifar_stem(in_channels: int, channels: int) -> nn.Module:
+class _PoolToTwo(nn.Module):
+    """Average pool to 2×2: by the published head's windows of 5 where these give 2×2, adaptively for other sizes.
+
+    They do for 8×8 at stride 3 (CIFAR images of 32×32) and for 7×7 at stride 2 (ImageNet images of 224×224; the 14×14
+    in a comment of the published code gives 5×5, which the published classifier cannot take).
+    """
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        if all((size - 5) // self.stride == 1 for size in x.shape[2:]):
+            return F.avg_pool2d(x, 5, self.stride)
+        return F.adaptive_avg_pool2d(x, 2)
+
+
+def _cifar_stem(in_channels: int, channels: int) -> nn.Sequential:
     width = channels * STEM_MULTIPLIER
     return nn.Sequential(nn.Conv2d(in_channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width))
 
 
-def _imagenet_stem(in_channels: int, channels: int) -> nn.Module:
+def _imagenet_stems(in_channels: int, channels: int) -> tuple[nn.Sequential, nn.Sequential]:
     first = nn.Sequential(
         nn.Conv2d(in_channels, channels // 2, 3, stride=2, padding=1, bias=False),
         nn.BatchNorm2d(channels // 2),
@@ -186,7 +204,7 @@ def _imagenet_stem(in_channels: int, channels: int) -> nn.Module:
     second = nn.Sequential(
         nn.ReLU(), nn.Conv2d(channels, channels, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(channels)
     )
-    return nn.ModuleList([first, second])
+    return first, second
 
 
 def _check(channels: int, layers: int, num_classes: int, in_channels: int, drop: float, stem: str) -> None:
@@ -198,3 +216,5 @@ def _check(channels: int, layers: int, num_classes: int, in_channels: int, drop:
         raise ValueError(f"drop_path must be at least 0 and below 1, got {drop}")
     if stem not in STEMS:
         raise ValueError(f"stem must be cifar or imagenet, got {stem!r}")
+    if stem == "imagenet" and channels % 2:
+        raise ValueError(f"channels must be even with the imagenet stem, got {channels}")

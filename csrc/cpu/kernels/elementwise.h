@@ -52,11 +52,27 @@ void product(const T* g, const T* x, const T* mean, ptrdiff_t pixels, double* su
     sum_over<T, L>(pixels, sums, [=](ptrdiff_t p) { return load<T, L>(g + p * L) * (load<T, L>(x + p * L) - m); });
 }
 
+// Four terms at a time: y is read and written once for them all.
+template <class T, int L, int Count>
+FASTNAS_INLINE void accumulate_terms(const Term<T>* terms, ptrdiff_t pixels, T* y) {
+    Vec<T, L> mean[Count], scale[Count], shift{};
+    for (int i = 0; i < Count; ++i) {
+        mean[i] = load<T, L>(terms[i].mean);
+        scale[i] = load<T, L>(terms[i].scale);
+        shift += load<T, L>(terms[i].shift);
+    }
+    for (ptrdiff_t p = 0; p < pixels * L; p += L) {
+        Vec<T, L> sum = shift;
+#pragma GCC unroll 4
+        for (int i = 0; i < Count; ++i) sum += (load<T, L>(terms[i].x + p) - mean[i]) * scale[i];
+        store<T, L>(y + p, load<T, L>(y + p) + sum);
+    }
+}
+
 template <class T, int L>
-void accumulate(const T* x, const T* mean, const T* scale, const T* shift, ptrdiff_t pixels, T* y) {
-    const auto m = load<T, L>(mean), s = load<T, L>(scale), t = load<T, L>(shift);
-    for (ptrdiff_t p = 0; p < pixels * L; p += L)
-        store<T, L>(y + p, load<T, L>(y + p) + ((load<T, L>(x + p) - m) * s + t));
+void accumulate(const Term<T>* terms, int count, ptrdiff_t pixels, T* y) {
+    for (; count >= 4; count -= 4, terms += 4) accumulate_terms<T, L, 4>(terms, pixels, y);
+    for (; count > 0; --count, ++terms) accumulate_terms<T, L, 1>(terms, pixels, y);
 }
 
 template <class T, int L>

@@ -13,14 +13,22 @@ struct Window {
         last = first + 3 < size ? first + 3 : size;
         if (first < 0) first = 0;
     }
+    FASTNAS_INLINE Window(int at, int stride) : first(at * stride - 1), last(first + 3) {}  // known to be whole
     FASTNAS_INLINE int size() const { return last - first; }
 };
 
-template <class T, int L, class Visit>
+// visit(y, x, rows, columns) for every window in scan order. Where a window is whole the compiler sees it and unrolls.
+template <class Visit>
 FASTNAS_INLINE void each_window(Size in, int stride, Size out, Visit visit) {
+    const int right = (in.w - 2) / stride + 1;  // windows from here on reach beyond the last column
     for (int y = 0; y < out.h; ++y) {
         const Window rows(y, stride, in.h);
-        for (int x = 0; x < out.w; ++x) visit(y, x, rows, Window(x, stride, in.w));
+        int x = 0;
+        if (rows.size() == 3 && right > 1) {
+            visit(y, 0, rows, Window(0, stride, in.w));
+            for (x = 1; x < right && x < out.w; ++x) visit(y, x, Window(y, stride), Window(x, stride));
+        }
+        for (; x < out.w; ++x) visit(y, x, rows, Window(x, stride, in.w));
     }
 }
 
@@ -47,7 +55,7 @@ struct Maximum {
 
 template <class T, int L>
 void max_pool(const T* x, Size in, int stride, Size out_size, T* out) {
-    each_window<T, L>(in, stride, out_size, [&](int y, int column, const Window& rows, const Window& columns) {
+    each_window(in, stride, out_size, [&](int y, int column, const Window& rows, const Window& columns) {
         store<T, L>(out, Maximum<T, L>(x, in.w, y, column, stride, rows, columns).value);
         out += L;
     });
@@ -55,7 +63,7 @@ void max_pool(const T* x, Size in, int stride, Size out_size, T* out) {
 
 template <class T, int L>
 void avg_pool(const T* x, Size in, int stride, Size out_size, T* out) {
-    each_window<T, L>(in, stride, out_size, [&](int, int, const Window& rows, const Window& columns) {
+    each_window(in, stride, out_size, [&](int, int, const Window& rows, const Window& columns) {
         Vec<T, L> sum{};
         for (int iy = rows.first; iy < rows.last; ++iy)
             for (int ix = columns.first; ix < columns.last; ++ix)
@@ -68,26 +76,38 @@ void avg_pool(const T* x, Size in, int stride, Size out_size, T* out) {
 // grad[y][x] += Σ over the windows that hold (y, x) of value(window index, position of (y, x) in the window).
 template <class T, int L, class Value>
 FASTNAS_INLINE void gather_windows(Size in, int stride, Size out, T* grad, Value value) {
-    for (int y = 0; y < in.h; ++y)
-        for (int x = 0; x < in.w; ++x, grad += L) {
-            Vec<T, L> sum = load<T, L>(grad);
-            for (int ky = 0; ky < 3; ++ky) {
-                const int oy = y + 1 - ky;
-                if (oy < 0 || oy % stride || oy / stride >= out.h) continue;
-                for (int kx = 0; kx < 3; ++kx) {
-                    const int ox = x + 1 - kx;
-                    if (ox < 0 || ox % stride || ox / stride >= out.w) continue;
-                    sum += value(ptrdiff_t(oy / stride) * out.w + ox / stride, 3 * ky + kx);
-                }
+    const auto gather = [&](int y, int x, bool inside) FASTNAS_INLINE_LAMBDA {
+        T* at = grad + (ptrdiff_t(y) * in.w + x) * L;
+        Vec<T, L> sum = load<T, L>(at);
+#pragma GCC unroll 3
+        for (int ky = 0; ky < 3; ++ky) {
+            const int oy = y + 1 - ky;
+            if (!inside && (oy < 0 || oy % stride || oy / stride >= out.h)) continue;
+#pragma GCC unroll 3
+            for (int kx = 0; kx < 3; ++kx) {
+                const int ox = x + 1 - kx;
+                if (!inside && (ox < 0 || ox % stride || ox / stride >= out.w)) continue;
+                const ptrdiff_t window =
+                    inside ? ptrdiff_t(oy) * out.w + ox : ptrdiff_t(oy / stride) * out.w + ox / stride;
+                sum += value(window, 3 * ky + kx);
             }
-            store<T, L>(grad, sum);
         }
+        store<T, L>(at, sum);
+    };
+    for (int y = 0; y < in.h; ++y) {
+        int x = 0;
+        if (stride == 1 && y > 0 && y + 1 < in.h && in.w > 2) {
+            gather(y, 0, false);
+            for (x = 1; x + 1 < in.w; ++x) gather(y, x, true);
+        }
+        for (; x < in.w; ++x) gather(y, x, false);
+    }
 }
 
 template <class T, int L>
 void max_pool_grad(const T* g, const T* x, Size in, int stride, Size out_size, T* scratch, T* grad) {
     T* position = scratch;
-    each_window<T, L>(in, stride, out_size, [&](int y, int column, const Window& rows, const Window& columns) {
+    each_window(in, stride, out_size, [&](int y, int column, const Window& rows, const Window& columns) {
         store<T, L>(position, Maximum<T, L>(x, in.w, y, column, stride, rows, columns).position);
         position += L;
     });
@@ -99,7 +119,7 @@ void max_pool_grad(const T* g, const T* x, Size in, int stride, Size out_size, T
 template <class T, int L>
 void avg_pool_grad(const T* g, Size in, int stride, Size out_size, T* scratch, T* grad) {
     ptrdiff_t p = 0;
-    each_window<T, L>(in, stride, out_size, [&](int, int, const Window& rows, const Window& columns) {
+    each_window(in, stride, out_size, [&](int, int, const Window& rows, const Window& columns) {
         store<T, L>(scratch + p, load<T, L>(g + p) / T(rows.size() * columns.size()));
         p += L;
     });

@@ -1,0 +1,34 @@
+"""Cells that were published."""
+
+from __future__ import annotations
+
+from fastnas.genotype.genotype import INPUTS, CellGenotype, Genotype
+
+
+def _cell(*edges: tuple[str, int]) -> CellGenotype:
+    nodes = tuple(zip(edges[::2], edges[1::2], strict=True))
+    return CellGenotype(nodes, tuple(range(INPUTS, INPUTS + len(nodes))))
+
+
+# The cells that Liu et al. found and published with "DARTS: Differentiable Architecture Search" (ICLR 2019): V1 by
+# first-order search, V2 by second-order search.
+DARTS_V1 = Genotype(
+    normal=_cell(
+        ("sep_conv_3x3", 1), ("sep_conv_3x3", 0), ("skip_connect", 0), ("sep_conv_3x3", 1),
+        ("skip_connect", 0), ("sep_conv_3x3", 1), ("sep_conv_3x3", 0), ("skip_connect", 2),
+    ),
+    reduce=_cell(
+        ("max_pool_3x3", 0), ("max_pool_3x3", 1), ("skip_connect", 2), ("max_pool_3x3", 0),
+        ("max_pool_3x3", 0), ("skip_connect", 2), ("skip_connect", 2), ("avg_pool_3x3", 0),
+    ),
+)  # fmt: skip
+DARTS_V2 = Genotype(
+    normal=_cell(
+        ("sep_conv_3x3", 0), ("sep_conv_3x3", 1), ("sep_conv_3x3", 0), ("sep_conv_3x3", 1),
+        ("sep_conv_3x3", 1), ("skip_connect", 0), ("skip_connect", 0), ("dil_conv_3x3", 2),
+    ),
+    reduce=_cell(
+        ("max_pool_3x3", 0), ("max_pool_3x3", 1), ("skip_connect", 2), ("max_pool_3x3", 1),
+        ("max_pool_3x3", 0), ("skip_connect", 2), ("skip_connect", 2), ("max_pool_3x3", 1),
+    ),
+)  # fmt: skip
