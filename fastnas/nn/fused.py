@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -33,9 +34,13 @@ class FusedCell:
     ) -> None:
         self._graph = (tuple(channels), inputs, tuple(edges), tuple(outputs))
         leaves = [leaf for module in candidates for leaf in module.modules()]
-        self._leaves = [leaf for leaf in leaves if isinstance(leaf, nn.Conv2d | nn.BatchNorm2d)]
+        leaves = [leaf for leaf in leaves if isinstance(leaf, nn.Conv2d | nn.BatchNorm2d)]
+        # Where the parameters are, rather than the parameters: `functional_call` and `load_state_dict(assign=True)`
+        # replace them. A cell has some 170, so they are not looked up by attribute.
+        names = ("weight", "bias")
+        self._places = [(m._parameters, n) for m in leaves for n in names if m._parameters[n] is not None]
         self._norms = [leaf for leaf in leaves if isinstance(leaf, nn.BatchNorm2d)]
-        self._specs: dict[tuple[Norm, ...], Spec] = {}
+        self._specs: dict[tuple[tuple[float, bool], ...], Spec] = {}
         self.memory, self.backend = memory, backend
         self._spec()
 
@@ -45,23 +50,21 @@ class FusedCell:
         Updates running statistics as the modules would.
         """
         spec = self._spec()
-        out, statistics = mixed_cell(spec, inputs, alpha, self._params(), self._running(), self.memory, self.backend)
+        params = cast("list[Tensor]", [place[name] for place, name in self._places])
+        out, statistics = mixed_cell(spec, inputs, alpha, params, self._running(), self.memory, self.backend)
         self._update(spec, inputs, statistics)
         return out
 
     def _spec(self) -> Spec:
-        norms = tuple(Norm(bn.eps, bn.affine, _uses_batch(bn)) for bn in self._norms)
-        if norms not in self._specs:
-            self._specs[norms] = Spec(*self._graph, norms)
-        return self._specs[norms]
-
-    def _params(self) -> list[Tensor]:
-        return [p for leaf in self._leaves for p in (leaf.weight, leaf.bias) if p is not None]
+        key = tuple((bn.eps, _uses_batch(bn)) for bn in self._norms)
+        if key not in self._specs:
+            norms = (Norm(eps, bn.affine, batch) for (eps, batch), bn in zip(key, self._norms, strict=True))
+            self._specs[key] = Spec(*self._graph, tuple(norms))
+        return self._specs[key]
 
     def _running(self) -> list[Tensor]:
-        return [
-            t for bn in self._norms if not _uses_batch(bn) for t in (bn.running_mean, bn.running_var) if t is not None
-        ]
+        stores = [bn._buffers for bn in self._norms if not _uses_batch(bn)]
+        return cast("list[Tensor]", [store[name] for store in stores for name in ("running_mean", "running_var")])
 
     def _update(self, spec: Spec, inputs: Sequence[Tensor], statistics: Tensor) -> None:
         batch = [bn for bn in self._norms if _uses_batch(bn)]
@@ -72,10 +75,11 @@ class FusedCell:
             columns = torch.split(statistics, [bn.num_features for bn in batch], 1)
             statistics = torch.cat([c for c, bn in zip(columns, batch, strict=True) if bn.track_running_stats], 1)
         sizes = spec.norm_sizes([(t.shape[2], t.shape[3]) for t in inputs])
+        stores = [bn._buffers for bn in tracked]
         update_running_stats(
-            [bn.running_mean for bn in tracked],
-            [bn.running_var for bn in tracked],
-            [bn.num_batches_tracked for bn in tracked],
+            [store["running_mean"] for store in stores],
+            [store["running_var"] for store in stores],
+            [store["num_batches_tracked"] for store in stores],
             statistics,
             [-1.0 if bn.momentum is None else bn.momentum for bn in tracked],
             [

@@ -94,9 +94,8 @@ def saved_size(spec: Spec, x: Tensor, sizes: Sequence[tuple[int, int]], memory: 
         height, width = sizes[state]
         return x.shape[0] * height * width * (-(-spec.channels[state] // block) * block)
 
-    inner = [state for state in range(spec.inputs, len(spec.channels)) if state not in spec.outputs]
-    stages = [edge.target for edge, _, kind in spec.walk() for _ in kind.stages[:-1] if memory == "fast"]
-    return sum(elements(state) for state in inner + stages)
+    stages = spec.stage_states if memory == "fast" else []
+    return sum(elements(state) for state in spec.inner_states + stages)
 
 
 @lru_cache(maxsize=64)

@@ -65,6 +65,9 @@ class Spec:
 
     Derived from these:
         alphas: how many entries α has, over all edges.
+        inner_states: states that are neither given nor returned.
+        stage_states: the state that each stage before the last of a candidate leads to.
+        norm_states: the state that every norm's edge leads to.
         norm_channels: channels of every norm.
         parameter_shapes: shapes of all parameters, in order.
         running_shapes: shapes of the running means and variances that the cell reads, in order.
@@ -78,6 +81,9 @@ class Spec:
     norms: tuple[Norm, ...]
 
     alphas: int = field(init=False, repr=False, compare=False)
+    inner_states: list[int] = field(init=False, repr=False, compare=False)
+    stage_states: list[int] = field(init=False, repr=False, compare=False)
+    norm_states: list[int] = field(init=False, repr=False, compare=False)
     norm_channels: list[int] = field(init=False, repr=False, compare=False)
     parameter_shapes: list[tuple[int, ...]] = field(init=False, repr=False, compare=False)
     running_shapes: list[tuple[int, ...]] = field(init=False, repr=False, compare=False)
@@ -85,12 +91,16 @@ class Spec:
 
     def __post_init__(self) -> None:
         _validate_edges(self)
-        channels = [self.channels[edge.target] for edge, _, kind in self.walk() for _ in range(kind.norms)]
+        states = [edge.target for edge, _, kind in self.walk() for _ in range(kind.norms)]
+        channels = [self.channels[state] for state in states]
         if len(self.norms) != len(channels):
             raise ValueError(f"the cell has {len(channels)} batch norms, got {len(self.norms)} descriptions")
         norms = list(zip(channels, self.norms, strict=True))
         derived = {
             "alphas": sum(len(edge.candidates) for edge in self.edges if edge.searched),
+            "inner_states": [s for s in range(self.inputs, len(self.channels)) if s not in self.outputs],
+            "stage_states": [edge.target for edge, _, kind in self.walk() for _ in kind.stages[:-1]],
+            "norm_states": states,
             "norm_channels": channels,
             "parameter_shapes": _parameter_shapes(self),
             "running_shapes": [(c,) for c, norm in norms if not norm.batch for _ in range(2)],
@@ -127,10 +137,8 @@ class Spec:
 
     def norm_sizes(self, inputs: Sequence[tuple[int, int]]) -> list[int]:
         """Values per image that every norm normalises in each channel."""
-        sizes = self.sizes(inputs)
-        return [
-            sizes[edge.target][0] * sizes[edge.target][1] for edge, _, kind in self.walk() for _ in range(kind.norms)
-        ]
+        areas = [height * width for height, width in self.sizes(inputs)]
+        return [areas[state] for state in self.norm_states]
 
 
 def _encode(spec: Spec) -> str:
