@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,16 @@ def test_threads_do_not_change_what_is_computed() -> None:
     torch.set_num_threads(threads)
     assert torch.equal(results[0], results[1])
     assert torch.equal(results[0], results[2])
+
+
+def test_two_python_threads_do_not_disturb_each_other() -> None:
+    edges = [MixedOp(8, 1).double() for _ in range(2)]
+    x, weights = torch.randn(3, 8, 9, 9).double(), torch.rand(8).double()
+    expected = [edge(x, weights) for edge in edges]
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(20):
+            for out, same in zip(pool.map(lambda edge: edge(x, weights), edges), expected, strict=True):
+                assert torch.equal(out, same)
 
 
 def test_scratch_memory_is_kept_and_given_back() -> None:

@@ -1,0 +1,58 @@
+"""The command line. Importing it does not import PyTorch; each command does when it runs."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import click
+
+from fastnas import __version__
+from fastnas.cli.decode import decode
+from fastnas.cli.info import info
+from fastnas.cli.plot import plot
+from fastnas.cli.retrain import retrain
+from fastnas.cli.search import search
+from fastnas.errors import InterruptError, UserError
+
+
+class _Commands(click.Group):
+    """Turns what the user can put right into one sentence and an exit code: 2, or 130 after Ctrl-C."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order in which they are used."""
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs a command."""
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            _exit(ctx, str(error), error.exit_code)
+        except click.UsageError as error:
+            _exit(ctx, error.format_message(), UserError.exit_code)
+        except KeyboardInterrupt:
+            _exit(ctx, "interrupted", InterruptError.exit_code)
+
+
+def _exit(ctx: click.Context, sentence: str, code: int) -> NoReturn:
+    click.echo(f"fastnas: {sentence}", err=True)
+    ctx.exit(code)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, message="fastnas %(version)s")
+def main() -> None:
+    """Differentiable architecture search on fused kernels.
+
+    A search finds the wiring of a small convolutional network for your images; the found network is then
+    trained from scratch. To try it on images that are built in:
+
+    \b
+      fastnas search --data digits --out runs/digits --channels 8 --layers 4 --epochs 5
+      fastnas plot runs/digits
+      fastnas retrain runs/digits --out runs/digits-net --channels 16 --layers 4 --epochs 10
+    """
+
+
+for _command in (search, decode, retrain, plot, info):
+    main.add_command(_command)

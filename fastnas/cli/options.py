@@ -1,0 +1,88 @@
+"""Makes command-line options of the fields of a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import NoneType
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+import annotated_types
+import click
+from click.core import ParameterSource
+from pydantic.fields import FieldInfo
+
+from fastnas.search.config import RunConfig, option
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def config_options(model: type[RunConfig]) -> Callable[[Command], Command]:
+    """Adds an option for every field of `model`: what only it has first, then what all runs have."""
+    own = [name for name in model.model_fields if name not in RunConfig.model_fields]
+    names = ["data", *own, *(name for name in RunConfig.model_fields if name != "data")]
+
+    def add(command: Command) -> Command:
+        for name in reversed(names):
+            command = _option(name, model.model_fields[name])(command)
+        return command
+
+    return add
+
+
+def run_options(command: Command) -> Command:
+    """Adds --out and --resume."""
+    resume = click.option("--resume", is_flag=True, help="Go on with the run in --out, which was interrupted.")
+    out = click.option(
+        "--out",
+        type=click.Path(path_type=Path),
+        required=True,
+        help="Folder for the results, made if missing.",
+    )
+    return out(resume(command))
+
+
+def given(ctx: click.Context, model: type[RunConfig]) -> dict[str, Any]:
+    """The fields of `model` that the user set."""
+    return {
+        name: ctx.params[name]
+        for name in model.model_fields
+        if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
+    }
+
+
+def _option(name: str, field: FieldInfo) -> Callable[[Command], Command]:
+    kind = next(arg for arg in (get_args(field.annotation) or (field.annotation,)) if arg is not NoneType)
+    flag = option(name)
+    default = None if field.is_required() else field.default
+    declaration = f"{flag}/--no-{flag.removeprefix('--')}" if kind is bool else flag
+    return click.option(
+        declaration,
+        type=_type(field.annotation, kind, field.metadata),
+        default=default,
+        show_default=default is not None,
+        help=field.description,
+    )
+
+
+def _type(annotation: Any, kind: Any, constraints: list[Any]) -> Any:
+    if get_origin(annotation) is Literal:
+        return click.Choice(get_args(annotation))
+    if kind is int or kind is float:
+        return (click.IntRange if kind is int else click.FloatRange)(**_range(constraints))
+    return kind
+
+
+def _range(constraints: list[Any]) -> dict[str, Any]:
+    limits: dict[str, Any] = {}
+    for constraint in constraints:
+        match constraint:
+            case annotated_types.Ge(low):
+                limits |= {"min": low}
+            case annotated_types.Gt(low):
+                limits |= {"min": low, "min_open": True}
+            case annotated_types.Le(high):
+                limits |= {"max": high}
+            case annotated_types.Lt(high):
+                limits |= {"max": high, "max_open": True}
+    return limits

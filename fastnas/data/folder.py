@@ -1,0 +1,142 @@
+"""A folder of images, root/{train,val}/<class>/*, checked before anything is trained on it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fastnas.data.dataset import ImageData, ImageSplit, TensorSplit
+from fastnas.data.picture import Kind, inspect, read
+from fastnas.errors import UserError
+
+# Above this, images are read from disk as they are needed.
+IN_MEMORY_BYTES = 4 * 2**30
+_FILES_A_TASK = 64
+
+
+class FileSplit(ImageSplit):
+    """Images read from their files whenever they are asked for.
+
+    A file that cannot be read is returned as the `UserError` that names it: raised in a worker process, it
+    would arrive with the worker's traceback as its message.
+    """
+
+    in_memory = False
+
+    def __init__(self, files: list[Path], labels: Tensor, kind: Kind) -> None:
+        self.files, self.labels, self.kind = files, labels, kind
+
+    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
+        try:
+            images = np.stack([read(self.files[i], self.kind) for i in indices])
+        except UserError as error:
+            return error  # type: ignore[return-value]
+        return torch.from_numpy(images), self.labels[indices]
+
+
+def load_folder(root: Path, image_size: int | None) -> ImageData:
+    """The images below `root`.
+
+    Every file's header is read first, so wrong sizes are found before decoding; the pixels of all images are
+    decoded now if they fit into memory, and later otherwise. If all images are grey they have one channel,
+    otherwise three.
+
+    Args:
+        root: holds `train` and `val`, each with one folder per class.
+        image_size: side in pixels; scales the shorter side to it and cuts the middle out of the longer. None
+            takes images as they are.
+
+    Raises:
+        UserError: a folder is missing or has no images, the classes of `train` and `val` differ or are fewer
+            than two, a file is damaged, or sizes differ and `image_size` is None.
+    """
+    folders = {part: _classes(root, part) for part in ("train", "val")}
+    _check_classes(root, set(folders["train"]), set(folders["val"]))
+    classes = tuple(folders["train"])
+    images = {part: [_images(folders[part][name]) for name in classes] for part in folders}
+    files = {part: [file for group in groups for file in group] for part, groups in images.items()}
+    counts = {part: torch.tensor([len(group) for group in groups]) for part, groups in images.items()}
+    labels = {part: torch.arange(len(classes)).repeat_interleave(count) for part, count in counts.items()}
+    kind = _common_kind(files["train"] + files["val"], image_size)
+    height, width = kind.size
+    fits = len(files["train"] + files["val"]) * kind.channels * height * width <= IN_MEMORY_BYTES
+    make: Callable[[list[Path], Tensor, Kind], ImageSplit] = _in_memory if fits else FileSplit
+    train, val = (make(files[part], labels[part], kind) for part in ("train", "val"))
+    return ImageData(str(root), classes, kind.channels, kind.size, train, val)
+
+
+def _classes(root: Path, part: str) -> dict[str, Path]:
+    if not root.exists():
+        raise UserError(f"there is no folder {root}; --data takes a folder of images, digits or cifar10:PATH")
+    folder = root / part
+    if not folder.is_dir():
+        raise UserError(f"{root} has no folder {part!r}; expected train/<class>/* and val/<class>/* in it")
+    found = {child.name: child for child in _visible(folder) if child.is_dir()}
+    if not found:
+        raise UserError(f"{folder} has no folder for any class; expected {folder}/<class>/*")
+    return found
+
+
+def _check_classes(root: Path, train: set[str], val: set[str]) -> None:
+    for part, missing in (("val", train - val), ("train", val - train)):
+        if missing:
+            other = "train" if part == "val" else "val"
+            raise UserError(f"{root}/{part} has no class {min(missing)!r}, which {root}/{other} has")
+    if len(train) == 1:
+        raise UserError(f"{root}/train has one class only ({min(train)!r}); a classifier needs at least two")
+
+
+@lru_cache(maxsize=1)
+def _suffixes() -> frozenset[str]:
+    readable = Image.registered_extensions()
+    return frozenset(suffix for suffix, form in readable.items() if form in Image.OPEN)
+
+
+def _images(folder: Path) -> list[Path]:
+    found = [file for file in _visible(folder) if file.suffix.lower() in _suffixes() and file.is_file()]
+    if not found:
+        raise UserError(f"class {folder.name!r} is empty: {folder} holds no image file that Pillow reads")
+    return found
+
+
+def _visible(folder: Path) -> list[Path]:
+    return sorted(child for child in folder.iterdir() if not child.name.startswith("."))
+
+
+def _common_kind(files: list[Path], image_size: int | None) -> Kind:
+    kinds = [inspect(file) for file in files]
+    channels = max(kind.channels for kind in kinds)
+    if image_size is not None:
+        return Kind(channels, (image_size, image_size))
+    for file, kind in zip(files, kinds, strict=True):
+        if kind.size != kinds[0].size:
+            raise UserError(
+                f"images differ in size: {files[0]} is {_text(kinds[0])} pixels and {file} is {_text(kind)}; "
+                f"resize them all with --image-size, for example --image-size 32"
+            )
+    return Kind(channels, kinds[0].size)
+
+
+def _text(kind: Kind) -> str:
+    return f"{kind.size[1]}x{kind.size[0]}"
+
+
+def _in_memory(files: list[Path], labels: Tensor, kind: Kind) -> TensorSplit:
+    images = torch.empty((len(files), kind.channels, *kind.size), dtype=torch.uint8)
+    target = images.numpy()
+
+    def read_some(start: int) -> None:
+        for i in range(start, min(start + _FILES_A_TASK, len(files))):
+            target[i] = read(files[i], kind)
+
+    with ThreadPoolExecutor() as pool:
+        deque(pool.map(read_some, range(0, len(files), _FILES_A_TASK)), maxlen=0)
+    return TensorSplit(images, labels)

@@ -1,0 +1,73 @@
+"""One image file, through Pillow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from fastnas.errors import UserError
+
+_GREY_MODES = {"1", "L", "LA", "La"}
+_DEEP_GREY = "I;16"
+_TURNED = range(5, 9)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Channels, 1 or 3, and size (H, W) in pixels, upright."""
+
+    channels: int
+    size: tuple[int, int]
+
+
+def inspect(file: Path) -> Kind:
+    """What kind of image `file` is, by its header.
+
+    Raises:
+        UserError: it is no image that Pillow reads, or its pixels have no known range.
+    """
+    try:
+        with Image.open(file) as image:
+            width, height = image.size
+            turned = image.getexif().get(ExifTags.Base.Orientation) in _TURNED
+            mode = image.mode
+    except Exception as error:  # Pillow's plugins raise whatever their parsers do
+        raise _damaged(file, error) from error
+    if mode in ("I", "F"):
+        raise UserError(f"{file} has 32-bit pixels (Pillow's mode {mode!r}); expected 8 or 16 bits a pixel")
+    grey = mode in _GREY_MODES or mode.startswith(_DEEP_GREY)
+    return Kind(1 if grey else 3, (width, height) if turned else (height, width))
+
+
+def read(file: Path, kind: Kind) -> npt.NDArray[np.uint8]:
+    """The pixels of `file` as (C, H, W): the first frame, upright, scaled to cover `kind.size` and cut to it.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        with Image.open(file) as opened:
+            image = _eight_bit(ImageOps.exif_transpose(opened))
+            image = image.convert("L" if kind.channels == 1 else "RGB")
+            height, width = kind.size
+            if image.size != (width, height):
+                image = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
+            pixels = np.asarray(image, dtype=np.uint8)
+    except Exception as error:  # as above
+        raise _damaged(file, error) from error
+    return pixels[None] if kind.channels == 1 else pixels.transpose(2, 0, 1)
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    if not image.mode.startswith(_DEEP_GREY):
+        return image
+    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+
+
+def _damaged(file: Path, error: Exception) -> UserError:
+    reason = "unknown format" if isinstance(error, UnidentifiedImageError) else str(error)
+    return UserError(f"{file} cannot be read as an image: {reason}")

@@ -1,0 +1,20 @@
+"""What the command line tells its user in one sentence."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class UserError(Exception):
+    """Something the user can put right.
+
+    The message is one sentence that names the thing, what was expected and what is there.
+    """
+
+    exit_code: ClassVar[int] = 2
+
+
+class InterruptError(UserError):
+    """The user stopped the run; the message says how to go on."""
+
+    exit_code: ClassVar[int] = 130

@@ -1,0 +1,140 @@
+"""Every option of a run: type, default, range and help text. The command line is made from these fields."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from fastnas.errors import UserError
+
+CONFIG = "config.json"
+
+
+class RunConfig(BaseModel):
+    """What a search and a training have in common."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    data: str = Field(
+        description="The images: a folder with train/<class>/* and val/<class>/*, 'digits' (8x8 scans that "
+        "come with scikit-learn), or 'cifar10:PATH'."
+    )
+    image_size: int | None = Field(
+        None,
+        ge=1,
+        description="Side in pixels to which a folder's images are brought; without it they stay as is.",
+    )
+    padding: int | None = Field(
+        None,
+        ge=0,
+        description="Pixels added around an image before a random crop, 0 for none; without it an eighth of its side.",
+    )
+    mirror: bool | None = Field(
+        None, description="Mirror half of the images left to right; without it yes, but not for digits."
+    )
+    seed: int = Field(
+        0, ge=0, le=2**32 - 1, description="Two runs with one seed and as many threads give the same files."
+    )
+    threads: int | None = Field(None, ge=1, description="CPU threads; without it as many as PyTorch takes.")
+    workers: int = Field(0, ge=0, description="Processes that read images ahead, where they do not fit into memory.")
+    lr: float = Field(0.025, gt=0, description="Learning rate of the weights at the start of its cosine schedule.")
+    lr_min: float = Field(0.0, ge=0, description="Learning rate of the weights at its end.")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of the weights' SGD.")
+    weight_decay: float = Field(3e-4, ge=0, description="Weight decay of the weights.")
+    grad_clip: float = Field(5.0, gt=0, description="Norm to which the weights' gradient is clipped.")
+
+    @model_validator(mode="after")
+    def _falling(self) -> RunConfig:
+        if self.lr_min > self.lr:
+            raise ValueError(f"--lr-min is {self.lr_min}, more than --lr, {self.lr}; expected a rate that falls")
+        return self
+
+
+class SearchConfig(RunConfig):
+    """A first-order DARTS search; the defaults are those of Liu et al., ICLR 2019, appendix A.1."""
+
+    epochs: int = Field(50, ge=1, description="Passes over the training images.")
+    batch_size: int = Field(64, ge=2, description="Images in a batch, of each half of the training set.")
+    channels: int = Field(16, ge=1, description="Width of the first cells.")
+    layers: int = Field(8, ge=3, description="Number of cells; two of them halve the resolution.")
+    lr_min: float = Field(0.001, ge=0, description="Learning rate of the weights at its end.")
+    alpha_lr: float = Field(3e-4, gt=0, description="Learning rate of the architecture's Adam.")
+    alpha_weight_decay: float = Field(1e-3, ge=0, description="Weight decay of the architecture.")
+    cutout: int = Field(0, ge=0, description="Side in pixels of the square cut out of each training image; 0 for none.")
+    memory: Literal["fast", "lean"] = Field("fast", description="What the fused cells favour.")
+    backend: Literal["auto", "cpu", "reference"] = Field("auto", description="What computes them, see 'fastnas info'.")
+
+
+class RetrainConfig(RunConfig):
+    """Training of a found network; the defaults are those of Liu et al., ICLR 2019, A.2 (CIFAR-10)."""
+
+    epochs: int = Field(600, ge=1, description="Passes over the training images.")
+    batch_size: int = Field(96, ge=2, description="Images in a batch.")
+    channels: int = Field(36, ge=1, description="Width of the first cells.")
+    layers: int = Field(20, ge=1, description="Number of cells; two of them halve the resolution.")
+    cutout: int | None = Field(
+        None,
+        ge=0,
+        description="Side in pixels of the square cut out, 0 for none; without it half of the image's side.",
+    )
+    drop_path: float = Field(0.2, ge=0, lt=1, description="Probability of dropping a path, reached at the end.")
+    auxiliary: bool = Field(True, description="Train with an auxiliary head after the second reduction.")
+    auxiliary_weight: float = Field(0.4, ge=0, description="Weight of the auxiliary head's loss.")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of the target spread over all classes.")
+
+
+Config = TypeVar("Config", bound=RunConfig)
+
+
+def make_config(model: type[Config], values: Mapping[str, Any]) -> Config:
+    """The checked configuration.
+
+    Raises:
+        UserError: an option is missing, unknown or out of its range.
+    """
+    try:
+        return model(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        if not name:
+            raise UserError(message) from error
+        if first["type"] == "missing":
+            raise UserError(f"{option(name)} is missing") from error
+        raise UserError(f"{option(name)} is {first['input']!r}: {message[0].lower()}{message[1:]}") from error
+
+
+def option(field: str) -> str:
+    """How the command line spells a field."""
+    return "--" + field.replace("_", "-")
+
+
+def config_text(config: RunConfig, command: str, version: str) -> str:
+    """The content of config.json."""
+    content = {"fastnas": version, "command": command, "config": config.model_dump(mode="json")}
+    return json.dumps(content, indent=2) + "\n"
+
+
+def read_config(path: Path, command: str) -> dict[str, Any]:
+    """The options in a config.json that `command` wrote, unchecked.
+
+    Raises:
+        UserError: there is none, it is damaged, or another command wrote it.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        writer, values = content["command"], dict(content["config"])
+    except FileNotFoundError as error:
+        raise UserError(f"{path.parent} holds no run of 'fastnas {command}': {path.name} is missing") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path} is damaged: expected the configuration of a run of 'fastnas {command}'") from error
+    if writer != command:
+        raise UserError(f"{path.parent} holds a run of 'fastnas {writer}', expected one of 'fastnas {command}'")
+    return values

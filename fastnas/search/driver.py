@@ -1,0 +1,155 @@
+"""The two runs of the product, from configuration to result."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from fastnas.data import ImageData, load_data
+from fastnas.errors import UserError
+from fastnas.genotype import Genotype, dumps
+from fastnas.nn import DartsNetwork, DartsSupernet
+from fastnas.ops import backends
+from fastnas.search.checkpoint import to_bytes
+from fastnas.search.config import Config, RetrainConfig, SearchConfig
+from fastnas.search.darts import DartsSearch
+from fastnas.search.display import Display
+from fastnas.search.files import write_atomically
+from fastnas.search.loop import Listener, Task, train
+from fastnas.search.retrain import BestWeights, Retraining
+from fastnas.search.run import GENOTYPE, Row, Run
+from fastnas.search.tensorboard import TensorBoard
+
+BEST, LAST, RESULT, EVENTS = "best.pt", "last.pt", "result.json", "tensorboard"
+
+
+def search(config: SearchConfig, out: Path, resume: bool = False, console: Console | None = None) -> Genotype:
+    """Searches an architecture.
+
+    Leaves config.json, checkpoint.pt, history.jsonl and genotype.json in `out`.
+
+    Args:
+        config: see `SearchConfig`.
+        out: the run's folder; without `resume` there must be no run in it.
+        resume: goes on with the run in `out`, which must have been started with the same configuration.
+        console: where progress is shown; None for the standard output.
+
+    Raises:
+        UserError: something is wrong with the options, the images or a file.
+        InterruptError: Ctrl-C.
+    """
+    run = Run(out, "search")
+    data, config = _prepare(run, config, resume)
+    _check_backend(config.backend)
+    with _reproducible(config):
+        network = DartsSupernet(
+            config.channels, config.layers, len(data.classes), data.channels, config.memory, config.backend
+        )
+        task = DartsSearch(network, data, config)
+        run.begin(config, data.describe())
+        _train(run, task, config, [], console)
+    genotype = network.genotype()
+    write_atomically(out / GENOTYPE, dumps(genotype).encode())
+    return genotype
+
+
+def retrain(
+    genotype: Genotype, config: RetrainConfig, out: Path, resume: bool = False, console: Console | None = None
+) -> dict[str, Any]:
+    """Trains the network of `genotype`.
+
+    Leaves the same in `out` as a search, and best.pt, last.pt and result.json.
+
+    Args:
+        genotype: what a search found.
+        config, out, resume, console: as for `search`.
+
+    Returns:
+        The content of result.json.
+
+    Raises:
+        UserError: something is wrong with the options, the images or a file.
+        InterruptError: Ctrl-C.
+    """
+    run = Run(out, "retrain")
+    data, config = _prepare(run, config, resume)
+    shape = (config.channels, config.layers, len(data.classes))
+    with _reproducible(config):
+        network = DartsNetwork(genotype, *shape, auxiliary=config.auxiliary, in_channels=data.channels)
+        task = Retraining(network, data, config)
+        run.begin(config, data.describe() | {"genotype": dumps(genotype)})
+        write_atomically(out / GENOTYPE, dumps(genotype).encode())
+        history = _train(run, task, config, [BestWeights(network, out / BEST)], console)
+    write_atomically(out / LAST, to_bytes(network.state_dict()))
+    result = _result(network, data, history)
+    write_atomically(out / RESULT, (json.dumps(result, indent=2) + "\n").encode())
+    return result
+
+
+def settle(config: Config, data: ImageData) -> Config:
+    """Decides the options that were left open, as their help texts say."""
+    side = min(data.size)
+    choices = {
+        "padding": side // 8,
+        "mirror": data.mirrored,
+        "threads": torch.get_num_threads(),
+        "cutout": side // 2,
+    }
+    chosen = {name: value for name, value in choices.items() if getattr(config, name, value) is None}
+    return config.model_copy(update=chosen)
+
+
+def _prepare(run: Run, config: Config, resume: bool) -> tuple[ImageData, Config]:
+    config = run.check(config, resume)
+    data = load_data(config.data, config.image_size)
+    return data, settle(config, data)
+
+
+@contextmanager
+def _reproducible(config: SearchConfig | RetrainConfig) -> Iterator[None]:
+    """Seeds PyTorch and sets its threads, and restores both: the caller's program goes on as before."""
+    threads = torch.get_num_threads()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        torch.set_num_threads(config.threads or threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+
+
+def _train(
+    run: Run,
+    task: Task,
+    config: SearchConfig | RetrainConfig,
+    listeners: Sequence[Listener],
+    console: Console | None,
+) -> list[Row]:
+    display = Display(console or Console(), config.epochs)
+    return train(task, run, config.epochs, [*listeners, display, TensorBoard(run.folder / EVENTS)])
+
+
+def _check_backend(name: str) -> None:
+    for backend in backends():
+        if backend.name == name and not backend.available:
+            raise UserError(f"backend {name} cannot run: {backend.reason}; 'fastnas info' lists those that can")
+
+
+def _result(network: DartsNetwork, data: ImageData, history: list[Row]) -> dict[str, Any]:
+    best = max(history, key=lambda row: float(row["val_accuracy"]))
+    return {
+        "best_val_accuracy": best["val_accuracy"],
+        "best_epoch": best["epoch"],
+        "last_val_accuracy": history[-1]["val_accuracy"],
+        "epochs": len(history),
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "train_images": len(data.train),
+        "val_images": len(data.val),
+        "classes": list(data.classes),
+    }

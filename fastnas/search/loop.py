@@ -1,0 +1,151 @@
+"""The loop that every run goes through: epochs, what is told about them, checkpoints, and stopping."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn, optim
+
+from fastnas.errors import InterruptError, UserError
+from fastnas.search.config import RunConfig
+from fastnas.search.run import Row, Run
+
+Report = Callable[[int, Mapping[str, float]], None]
+"""Called after each step with the images that went through it and the epoch's figures so far."""
+
+
+class Task(Protocol):
+    """What is trained, and how one epoch of it goes."""
+
+    @property
+    def steps(self) -> int:
+        """Steps in an epoch."""
+
+    def train_epoch(self, epoch: int, report: Report) -> Row:
+        """Trains epoch `epoch`, counted from 0, and returns what the history keeps of it."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next epoch depends on, beside its number and PyTorch's global generator."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes over what `state_dict` returned."""
+
+
+class Listener(Protocol):
+    """Is told how a run goes on."""
+
+    def start(self, history: Sequence[Row], steps: int) -> None:
+        """The run starts, or goes on, after the epochs in `history`; each epoch has `steps` steps."""
+
+    def step(self, images: int, figures: Mapping[str, float]) -> None:
+        """A step is done, see `Report`."""
+
+    def epoch(self, row: Row) -> None:
+        """An epoch is done, but not saved yet: a run killed in between says it again when it is resumed."""
+
+    def close(self) -> None:
+        """The run is over, or stopped."""
+
+
+def train(task: Task, run: Run, epochs: int, listeners: Sequence[Listener]) -> list[Row]:
+    """Trains until `epochs` epochs are done, beginning after those that `run` holds already.
+
+    Returns:
+        The history, one row an epoch.
+
+    Raises:
+        UserError: training diverged, or a file could not be written.
+        InterruptError: Ctrl-C; what was saved last is complete.
+    """
+    saved = 0
+
+    def report(images: int, figures: Mapping[str, float]) -> None:
+        for listener in listeners:
+            listener.step(images, figures)
+
+    try:
+        with ExitStack() as stack:
+            for listener in listeners:
+                stack.callback(listener.close)
+            history = run.restore(task)
+            saved = len(history)
+            for listener in listeners:
+                listener.start(history, task.steps)
+            for epoch in range(saved, epochs):
+                row = {"epoch": epoch + 1, **task.train_epoch(epoch, report)}
+                for listener in listeners:
+                    listener.epoch(row)
+                history.append(row)
+                run.save(task, history)
+                saved = len(history)
+    except KeyboardInterrupt as error:
+        raise InterruptError(
+            f"interrupted, with {saved} of {epochs} epochs saved; "
+            f"go on with: fastnas {run.command} --out {shlex.quote(str(run.folder))} --resume"
+        ) from error
+    return history
+
+
+class Descent:
+    """SGD with momentum, weight decay and clipped gradients; the rate falls along a cosine, each epoch."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter], config: RunConfig, epochs: int) -> None:
+        self._parameters, self._clip = list(parameters), config.grad_clip
+        self._sgd = optim.SGD(self._parameters, config.lr, config.momentum, weight_decay=config.weight_decay)
+        self._schedule = optim.lr_scheduler.CosineAnnealingLR(self._sgd, epochs, config.lr_min)
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of this epoch."""
+        return float(self._sgd.param_groups[0]["lr"])
+
+    def step(self, loss: Tensor) -> None:
+        """Goes one step down the gradient of `loss`."""
+        self._sgd.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self._parameters, self._clip)
+        self._sgd.step()
+
+    def end_epoch(self) -> None:
+        """Lowers the learning rate."""
+        self._schedule.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Momentum and schedule."""
+        return {"sgd": self._sgd.state_dict(), "schedule": self._schedule.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes over what `state_dict` returned."""
+        self._sgd.load_state_dict(state["sgd"])
+        self._schedule.load_state_dict(state["schedule"])
+
+
+class Score:
+    """Mean loss and accuracy over the images of an epoch."""
+
+    def __init__(self) -> None:
+        self._loss, self._correct, self._count = 0.0, 0, 0
+
+    def add(self, logits: Tensor, labels: Tensor) -> None:
+        """Counts a batch: logits (N, classes), labels (N,).
+
+        Raises:
+            UserError: the loss is not finite.
+        """
+        with torch.no_grad():
+            loss = F.cross_entropy(logits, labels).item()
+        if not math.isfinite(loss):
+            raise UserError(f"training diverged: the loss became {loss}; try a lower --lr or --grad-clip")
+        self._loss += loss * len(labels)
+        self._correct += int((logits.argmax(1) == labels).sum())
+        self._count += len(labels)
+
+    def figures(self, part: str) -> dict[str, float]:
+        """`{part}_loss` and `{part}_accuracy`, the latter from 0 to 1."""
+        return {f"{part}_loss": self._loss / self._count, f"{part}_accuracy": self._correct / self._count}

@@ -1,0 +1,151 @@
+"""The folder of one run: its configuration, its checkpoint, and what follows from the checkpoint.
+
+The checkpoint holds everything; the history is written from it, so an interruption in between leaves no gap.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from fastnas import __version__
+from fastnas.errors import UserError
+from fastnas.search.checkpoint import read_checkpoint, write_checkpoint
+from fastnas.search.config import CONFIG, Config, RunConfig, config_text, make_config, option, read_config
+from fastnas.search.files import write_atomically
+
+if TYPE_CHECKING:
+    from fastnas.search.loop import Task
+
+Row = dict[str, Any]
+"""What the history keeps of an epoch."""
+
+CHECKPOINT, HISTORY, GENOTYPE = "checkpoint.pt", "history.jsonl", "genotype.json"
+
+# They change how fast a run is, or its last bits at most.
+_FREE_TO_CHANGE = {"threads", "workers"}
+
+
+class Run:
+    """A run of `fastnas command` that lives in `folder`."""
+
+    def __init__(self, folder: Path, command: str) -> None:
+        self.folder, self.command = folder, command
+        self._identity: dict[str, Any] = {}
+        self._state: dict[str, Any] | None = None
+
+    def check(self, config: Config, resume: bool) -> Config:
+        """Looks whether the run can start, or be resumed, in its folder; changes nothing.
+
+        Returns:
+            The configuration; in one to resume, options left open (None) are those the run was started with.
+
+        Raises:
+            UserError: there is another run to overwrite, none to resume, or one with other options.
+        """
+        if self.folder.exists() and not self.folder.is_dir():
+            raise UserError(f"{self.folder} is a file; --out takes a folder")
+        if resume:
+            stored = read_config(self.folder / CONFIG, self.command)
+            given = {name: value for name, value in config.model_dump(mode="json").items() if value is not None}
+            config = make_config(type(config), stored | given)
+            _compare(config.model_dump(mode="json"), stored, self.folder)
+        elif any((self.folder / name).exists() for name in (CONFIG, CHECKPOINT, HISTORY)):
+            raise UserError(f"{self.folder} holds a run already; choose another --out, or go on with it by --resume")
+        return config
+
+    def begin(self, config: RunConfig, facts: dict[str, Any]) -> None:
+        """Reads the checkpoint of a run to resume; then makes the folder and writes the configuration.
+
+        Args:
+            config: with no option left open.
+            facts: what else must be the same for the run to be resumed: numbers, strings, and lists of them.
+
+        Raises:
+            UserError: the checkpoint is damaged or that of another run, or a file cannot be written.
+        """
+        values = config.model_dump(mode="json", exclude=_FREE_TO_CHANGE)
+        self._identity = {"command": self.command, "config": values, "facts": facts}
+        path = self.folder / CHECKPOINT
+        if path.exists():
+            self._state = read_checkpoint(path)
+            self._check_identity(path, self._state)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"folder {self.folder} cannot be made: {error.strerror}") from error
+        write_atomically(self.folder / CONFIG, config_text(config, self.command, __version__).encode())
+
+    def restore(self, task: Task) -> list[Row]:
+        """Brings `task` to where the checkpoint left it.
+
+        Returns:
+            The history up to there; empty without a checkpoint.
+
+        Raises:
+            UserError: the checkpoint is that of another network.
+        """
+        if self._state is None:
+            return []
+        try:
+            task.load_state_dict(self._state["task"])
+            torch.set_rng_state(self._state["rng"])
+            history = [json.loads(line) for line in self._state["history"]]
+        except (KeyError, ValueError, TypeError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[-1].strip()
+            raise UserError(f"{self.folder / CHECKPOINT} is of another network: {reason}") from error
+        self._write_history(self._state["history"])
+        self._state = None
+        return history
+
+    def save(self, task: Task, history: list[Row]) -> None:
+        """Writes the checkpoint, then the history.
+
+        Raises:
+            UserError: a file cannot be written; the ones before are unchanged.
+        """
+        lines = [json.dumps(row) for row in history]
+        state = {"task": task.state_dict(), "rng": torch.get_rng_state(), "history": lines}
+        write_checkpoint(self.folder / CHECKPOINT, {**self._identity, **state})
+        self._write_history(lines)
+
+    def _write_history(self, lines: list[str]) -> None:
+        write_atomically(self.folder / HISTORY, "".join(f"{line}\n" for line in lines).encode())
+
+    def _check_identity(self, path: Path, state: dict[str, Any]) -> None:
+        command, config, facts = (state.get(name) for name in ("command", "config", "facts"))
+        if command != self.command or not isinstance(config, dict) or not isinstance(facts, dict):
+            raise UserError(f"{path} is not from a run of 'fastnas {self.command}'")
+        _compare(self._identity["config"], config, path)
+        for name, now in self._identity["facts"].items():
+            before = facts.get(name)
+            if before != now:
+                values = f": {before}, now {now}" if isinstance(now, int) else ""
+                raise UserError(f"{path} is from a run with other {name.replace('_', ' ')}{values}")
+
+
+def read_history(folder: Path) -> tuple[str, list[Row]]:
+    """The command of the run in `folder` and its history, from the checkpoint.
+
+    Raises:
+        UserError: there is no checkpoint, or it is damaged.
+    """
+    path = folder / CHECKPOINT
+    if not folder.exists():
+        raise UserError(f"there is no folder {folder}")
+    if not path.exists():
+        raise UserError(f"{folder} holds no run with a finished epoch: {CHECKPOINT} is missing")
+    state = read_checkpoint(path)
+    try:
+        return str(state["command"]), [json.loads(line) for line in state["history"]]
+    except (KeyError, ValueError, TypeError) as error:
+        raise UserError(f"{path} holds no history of a run") from error
+
+
+def _compare(given: dict[str, Any], stored: dict[str, Any], where: Path) -> None:
+    for name in sorted((given.keys() | stored.keys()) - _FREE_TO_CHANGE):
+        if given.get(name) != stored.get(name):
+            raise UserError(f"{option(name)} is {given.get(name)}, but {where} was started with {stored.get(name)}")

@@ -1,0 +1,141 @@
+"""Training of a found network: the recipe, what it leaves behind, and nothing lost when it is stopped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from runs import files, image_folder, retrain_config
+
+from fastnas.data import load_data
+from fastnas.errors import InterruptError, UserError
+from fastnas.genotype import DARTS_V1, DARTS_V2, load
+from fastnas.nn import DartsNetwork
+from fastnas.search.driver import retrain, settle
+from fastnas.search.loop import Descent, Score
+from fastnas.search.retrain import Retraining
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return image_folder(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "finished"
+    retrain(DARTS_V2, retrain_config(data, drop_path=0.5), out)
+    return out
+
+
+def rows(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
+
+
+def task(data: Path, **options: Any) -> Retraining:
+    images = load_data(str(data))
+    config = settle(retrain_config(data, **options), images)
+    network = DartsNetwork(DARTS_V2, config.channels, config.layers, 2, auxiliary=config.auxiliary)
+    return Retraining(network, images, config)
+
+
+def test_two_runs_with_one_seed_write_the_same(data: Path, finished: Path, tmp_path: Path) -> None:
+    retrain(DARTS_V2, retrain_config(data, drop_path=0.5), tmp_path / "again")
+    assert files(tmp_path / "again") == files(finished)
+
+
+@pytest.mark.parametrize("steps", [3, 4, 10])
+def test_a_stopped_and_resumed_run_ends_with_the_same_bits(
+    data: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    out, step, done = tmp_path / "run", Descent.step, [0]
+
+    def counted(self: Descent, loss: torch.Tensor) -> None:
+        done[0] += 1
+        if done[0] > steps:
+            raise KeyboardInterrupt
+        step(self, loss)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Descent, "step", counted)
+        with pytest.raises(InterruptError, match=rf"{steps // 4} of 3 epochs saved.*fastnas retrain .*--resume"):
+            retrain(DARTS_V2, retrain_config(data, drop_path=0.5), out)
+    retrain(DARTS_V2, retrain_config(data, drop_path=0.5), out, resume=True)
+    assert files(out) == files(finished)
+
+
+def test_another_genotype_is_not_resumed_and_harms_nothing(data: Path, finished: Path) -> None:
+    before = files(finished)
+    with pytest.raises(UserError, match="is from a run with other genotype"):
+        retrain(DARTS_V1, retrain_config(data, drop_path=0.5), finished, resume=True)
+    assert files(finished) == before
+
+
+def test_the_result_names_the_best_epoch_and_its_weights_are_kept(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    result = retrain(DARTS_V2, retrain_config(data, lr=0.5, epochs=5), out)
+    accuracies = [row["val_accuracy"] for row in rows(out)]
+    assert result == json.loads((out / "result.json").read_text())
+    assert result["best_val_accuracy"] == max(accuracies)
+    assert result["best_epoch"] == accuracies.index(max(accuracies)) + 1
+    assert result["last_val_accuracy"] == accuracies[-1]
+    assert load(out / "genotype.json") == DARTS_V2
+    trained = task(data)
+    assert result["parameters"] == sum(p.numel() for p in trained.network.parameters())
+    for name, accuracy in (("best.pt", max(accuracies)), ("last.pt", accuracies[-1])):
+        trained.network.load_state_dict(torch.load(out / name, weights_only=True))
+        assert trained.validate()["val_accuracy"] == accuracy
+
+
+def test_dropping_paths_ramps_up(data: Path) -> None:
+    trained = task(data, drop_path=0.3, epochs=3)
+    seen = []
+    for epoch in range(3):
+        trained.train_epoch(epoch, lambda *_: None)
+        seen.append(trained.network.drop_path)
+    assert seen == pytest.approx([0.0, 0.1, 0.2])
+
+
+@pytest.mark.parametrize("auxiliary", [True, False])
+def test_the_loss_is_that_of_the_paper(data: Path, auxiliary: bool) -> None:
+    trained = task(data, auxiliary=auxiliary, auxiliary_weight=0.3, label_smoothing=0.2, drop_path=0.0)
+    images, labels = torch.randn(4, 3, 6, 8), torch.tensor([0, 1, 1, 0])
+    trained.network.train()
+    outputs = trained.network(images) if auxiliary else (trained.network(images),)
+    expected = sum(
+        weight * F.cross_entropy(logits, labels, label_smoothing=0.2)
+        for weight, logits in zip((1.0, 0.3), outputs, strict=False)
+    )
+    torch.testing.assert_close(trained._loss(images, labels, Score()), expected)
+
+
+def test_validation_trains_nothing(data: Path) -> None:
+    trained = task(data)
+    before = {name: value.clone() for name, value in trained.network.state_dict().items()}
+    trained.validate()
+    assert all(torch.equal(value, before[name]) for name, value in trained.network.state_dict().items())
+
+
+def test_cutout_is_half_of_the_image_unless_chosen(data: Path) -> None:
+    images = load_data(str(data))
+    assert settle(retrain_config(data), images).cutout == 3
+    assert settle(retrain_config(data, cutout=0), images).cutout == 0
+
+
+def test_it_learns(tmp_path: Path) -> None:
+    data = image_folder(tmp_path / "data", train=32, val=16)
+    config = retrain_config(data, epochs=6, batch_size=8, lr=0.1, channels=4, cutout=0, auxiliary=False)
+    assert retrain(DARTS_V2, config, tmp_path / "run")["last_val_accuracy"] > 0.9
