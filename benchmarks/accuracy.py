@@ -1,38 +1,45 @@
-"""Errors of the whole network in float32 against float64, stock PyTorch's and ours."""
+"""Errors of the whole network in float32 against float64."""
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from contestants import Setting, make
-from torch import Tensor, nn
+from contestants import STOCK, Contestant, Setting, make
+from torch import Tensor
+
+GRADIENTS = ("input", "weights", "alphas")
 
 
-def errors(
-    setting: Setting, seeds: int, names: tuple[str, ...] = ("stock", "fastnas fast", "fastnas lean")
-) -> dict[str, dict[str, float]]:
-    """Largest error, relative to the largest value, over seeds: of the logits and of each group of gradients."""
-    worst: dict[str, dict[str, float]] = {}
+def errors(names: Sequence[str], setting: Setting, seeds: int, threads: int) -> dict[str, dict[str, float]]:
+    """For logits and each group of gradients, the largest error of each contestant over tensors and seeds.
+
+    An error is relative to the tensor's largest value. NaN shows as NaN.
+    """
+    torch.set_num_threads(threads)
+    found: dict[str, dict[str, list[Tensor]]] = {}
     for seed in range(seeds):
-        stock = make("stock", setting, seed)
-        exact = _results(copy.deepcopy(stock.network).double(), stock.images.double(), stock.labels)
+        exact = _results(make(STOCK, setting, seed), torch.float64)
         for name in names:
-            contestant = make(name, setting, seed)
-            for quantity, tensors in _results(contestant.network, contestant.images, contestant.labels).items():
-                row = worst.setdefault(quantity, dict.fromkeys(names, 0.0))
-                row[name] = max(row[name], *(_error(a, b) for a, b in zip(tensors, exact[quantity], strict=True)))
-    return worst
+            for quantity, tensors in _results(make(name, setting, seed), torch.float32).items():
+                errors_of_seed = [_error(a, b) for a, b in zip(tensors, exact[quantity], strict=True)]
+                found.setdefault(quantity, {}).setdefault(name, []).extend(errors_of_seed)
+    return {q: {name: torch.stack(all_).max().item() for name, all_ in row.items()} for q, row in found.items()}
 
 
-def _results(network: nn.Module, images: Tensor, labels: Tensor) -> dict[str, list[Tensor]]:
-    images = images.clone().requires_grad_()
+def _results(contestant: Contestant, dtype: torch.dtype) -> dict[str, list[Tensor]]:
+    network, (images, labels) = contestant.network.to(dtype), contestant.training
+    images = images.to(dtype).requires_grad_()
     logits = network(images)
-    weights, arch = network.weight_parameters(), network.arch_parameters()
-    grads = torch.autograd.grad(F.cross_entropy(logits, labels), [images, *arch, *weights])
-    return {"logits": [logits], "∂image": [grads[0]], "∂α": list(grads[1:3]), "∂weights": list(grads[3:])}
+    groups = [[images], network.weight_parameters(), network.arch_parameters()]
+    flat = torch.autograd.grad(F.cross_entropy(logits, labels), [t for group in groups for t in group])
+    gradients = iter(flat)
+    named = {
+        f"gradient of {name}": [next(gradients) for _ in group] for name, group in zip(GRADIENTS, groups, strict=True)
+    }
+    return {"logits": [logits.detach()], **named}
 
 
-def _error(actual: Tensor, exact: Tensor) -> float:
-    return ((actual.double() - exact).abs().max() / exact.abs().max()).item()
+def _error(actual: Tensor, exact: Tensor) -> Tensor:
+    return (actual.double() - exact).abs().max() / exact.abs().max()

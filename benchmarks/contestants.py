@@ -1,4 +1,4 @@
-"""The networks that are measured against each other, with the same weights, and the steps that are measured."""
+"""The networks that are measured against each other, with the same weights and images, and their steps."""
 
 from __future__ import annotations
 
@@ -12,10 +12,17 @@ from torch import Tensor, nn
 
 from fastnas.nn import DartsSupernet
 
+STOCK = "stock"
+STOCK_LAST = "stock channels_last"
+STOCK_CHECKPOINTED = "stock checkpointed"
+FAST = "fastnas fast"
+LEAN = "fastnas lean"
+MEMORY = {FAST: "fast", LEAN: "lean"}
+
 
 @dataclass(frozen=True)
 class Setting:
-    """A network's size and its data's."""
+    """Sizes of the network and of a batch of its images, (batch, 3, size, size)."""
 
     channels: int
     layers: int
@@ -23,61 +30,69 @@ class Setting:
     batch: int
     classes: int = 10
 
+    def __str__(self) -> str:
+        return f"C={self.channels}, L={self.layers}, {self.size}x{self.size}, batch {self.batch}"
+
 
 @dataclass
 class Contestant:
-    """A network with a batch of its own memory layout."""
+    """A network with two batches: one to train weights on, one to train alphas on."""
 
-    name: str
     network: nn.Module
-    images: Tensor
-    labels: Tensor
+    training: tuple[Tensor, Tensor]
+    validation: tuple[Tensor, Tensor]
+
+    def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        images, labels = batch
+        return F.cross_entropy(self.network(images), labels)
 
     def forward_backward(self) -> None:
-        """Forward and backward of the whole network, every gradient."""
+        """Forward and backward of the whole network, with every gradient."""
         self.network.zero_grad(set_to_none=True)
-        F.cross_entropy(self.network(self.images), self.labels).backward()
+        self.loss(self.training).backward()
 
-    def search_step(self) -> Callable[[], None]:
-        """The first-order DARTS step: α on one batch, weights on another, with both optimisers."""
-        weights, arch = self.network.weight_parameters(), self.network.arch_parameters()
+    def search_step(self, phase_aware: bool) -> Callable[[], None]:
+        """The first-order DARTS step: alphas on one batch, then weights on the other, each with its optimiser.
+
+        Public code computes every gradient in both phases. With `phase_aware`, a phase asks for those it uses.
+        """
+        weights, alphas = self.network.weight_parameters(), self.network.arch_parameters()
         sgd = torch.optim.SGD(weights, 0.025, momentum=0.9, weight_decay=3e-4)
-        adam = torch.optim.Adam(arch, 3e-4, betas=(0.5, 0.999), weight_decay=1e-3)
-        fused = isinstance(self.network, DartsSupernet)
+        adam = torch.optim.Adam(alphas, 3e-4, betas=(0.5, 0.999), weight_decay=1e-3)
 
-        def phase(trained: list[nn.Parameter], frozen: list[nn.Parameter], optimiser: torch.optim.Optimizer) -> None:
-            # Stock DARTS computes all gradients in both phases; the fused engine computes those that are asked for.
-            if fused:
-                for p in frozen:
-                    p.requires_grad_(False)
+        def gradients(unused: list[nn.Parameter], batch: tuple[Tensor, Tensor]) -> None:
             self.network.zero_grad(set_to_none=True)
-            F.cross_entropy(self.network(self.images), self.labels).backward()
-            if optimiser is sgd:
-                nn.utils.clip_grad_norm_(trained, 5)
-            optimiser.step()
-            for p in frozen:
+            for p in unused:
+                p.requires_grad_(not phase_aware)
+            self.loss(batch).backward()
+            for p in unused:
                 p.requires_grad_(True)
 
         def step() -> None:
-            phase(arch, weights, adam)
-            phase(weights, arch, sgd)
+            gradients(weights, self.validation)
+            adam.step()
+            gradients(alphas, self.training)
+            nn.utils.clip_grad_norm_(weights, 5)
+            sgd.step()
 
         return step
 
 
-NAMES = ("stock", "stock channels_last", "stock checkpointed", "fastnas fast", "fastnas lean")
-
-
 def make(name: str, setting: Setting, seed: int = 0) -> Contestant:
-    """The contestant `name`, one of NAMES; all that share a setting and a seed have the same weights and images."""
+    """The contestant of this name; all that share setting and seed have the same weights and images."""
     torch.manual_seed(seed)
-    arguments = (setting.channels, setting.layers, setting.classes)
-    network: nn.Module = Network(*arguments, checkpointed=name == "stock checkpointed")
-    images = torch.randn(setting.batch, 3, setting.size, setting.size)
-    labels = torch.randint(setting.classes, (setting.batch,))
-    if name.startswith("fastnas"):
-        stock, network = network, DartsSupernet(*arguments, memory=name.split()[1])
-        network.load_state_dict(stock.state_dict())
-    if name == "stock channels_last":
-        network, images = network.to(memory_format=torch.channels_last), images.to(memory_format=torch.channels_last)
-    return Contestant(name, network, images, labels)
+    sizes = (setting.channels, setting.layers, setting.classes)
+    network: nn.Module = Network(*sizes, checkpointed=name == STOCK_CHECKPOINTED)
+    if name in MEMORY:
+        weights, network = network.state_dict(), DartsSupernet(*sizes, memory=MEMORY[name])
+        network.load_state_dict(weights)
+    layout = torch.channels_last if name == STOCK_LAST else torch.contiguous_format
+    torch.manual_seed(seed)
+    batches = [
+        (
+            torch.randn(setting.batch, 3, setting.size, setting.size).contiguous(memory_format=layout),
+            torch.randint(setting.classes, (setting.batch,)),
+        )
+        for _ in range(2)
+    ]
+    return Contestant(network.to(memory_format=layout), *batches)

@@ -1,10 +1,9 @@
 """Whole steps of the DARTS search network: time, memory and error, fastnas against stock PyTorch.
 
-    python benchmarks/step.py                 # C=16, L=8, 32×32, batch 16
-    python benchmarks/step.py --batch 16 64 --scaling --json result.json
+    python benchmarks/step.py                                   # C=16, L=8, 32x32, batch 16
+    python benchmarks/step.py --batch 16 64 --checkpointed --scaling --json result.json
 
-Times are taken in one process, all contestants in turn, and are medians. Memory is taken in a fresh process for each
-contestant.
+docs/benchmarks.md says what each figure means.
 """
 
 from __future__ import annotations
@@ -12,162 +11,124 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import statistics
-import subprocess
-import sys
-import time
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from accuracy import errors
-from contestants import NAMES, Setting, make
+from compiled import COMPILED, compiled_seconds
+from contestants import FAST, LEAN, MEMORY, STOCK, STOCK_CHECKPOINTED, STOCK_LAST, Setting, make
+from isolated import OUT_OF_MEMORY, isolated
+from machine import machine
+from memory import QUANTITIES, memory
+from report import Results, errors_table, results_table, scaling_table
 from rich.console import Console
-from rich.table import Table
+from timing import interleaved
 
-from fastnas.measure import peak, saved_for_backward
-from fastnas.ops import backends
-
-STOCK, LAST, FAST, LEAN = "stock", "stock channels_last", "fastnas fast", "fastnas lean"
-console = Console(width=120)
-
-
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, nargs="+", default=[16])
-    parser.add_argument("--channels", type=int, default=16)
-    parser.add_argument("--layers", type=int, default=8)
-    parser.add_argument("--size", type=int, default=32)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seeds", type=int, default=3, help="for the error against fp64")
-    parser.add_argument("--checkpointed", action="store_true", help="also stock with per-edge checkpointing")
-    parser.add_argument("--scaling", action="store_true", help="also with one thread")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--memory-of", help=argparse.SUPPRESS)
-    return parser.parse_args()
+FORWARD_BACKWARD = "forward + backward"
+ONE_THREAD = "forward + backward, 1 thread"
+SEARCH = "search step"
+SEARCH_PHASE_AWARE = "search step, stock phase-aware too"
+QUICK = {"batch": [2], "channels": 4, "size": 16, "rounds": 2, "seeds": 1}
 
 
 def main() -> None:
     options = parse()
     torch.set_num_threads(options.threads)
-    if options.memory_of:
-        print(json.dumps(memory(options.memory_of, setting(options, options.batch[0]))))
-        return
-    header = machine(options)
-    console.print(*(f"{key}: {value}" for key, value in header.items()), sep="\n")
-    names = [name for name in NAMES if options.checkpointed or name != "stock checkpointed"]
-    results = [measure(options, batch, names) for batch in options.batch]
-    if options.json:
-        options.json.write_text(json.dumps({"machine": header, "results": results}, indent=1) + "\n")
+    names = [STOCK, STOCK_LAST, *([STOCK_CHECKPOINTED] if options.checkpointed else []), FAST, LEAN]
+    console = Console(width=140)
+    document = {"machine": machine(options.threads), "results": []}
+    for key, value in document["machine"].items():
+        console.print(f"{key}: {value}", highlight=False)
+    for batch in options.batch:
+        results = measure(names, Setting(options.channels, options.layers, options.size, batch), options)
+        console.print(results_table(results))
+        if options.scaling:
+            console.print(scaling_table(results, ONE_THREAD, FORWARD_BACKWARD))
+        document["results"].append({**asdict(results), "medians": results.medians()})
+        save(document, options.json)
+    compared = [STOCK, FAST, LEAN]
+    setting = Setting(options.channels, options.layers, options.size, options.batch[0])
+    document["errors"] = isolated(errors, compared, setting, options.seeds, options.threads)
+    console.print(errors_table(document["errors"], compared, f"against float64, {setting}, {options.seeds} seeds"))
+    save(document, options.json)
 
 
-def setting(options: argparse.Namespace, batch: int) -> Setting:
-    return Setting(options.channels, options.layers, options.size, batch)
-
-
-def measure(options: argparse.Namespace, batch: int, names: list[str]) -> dict[str, object]:
-    case = setting(options, batch)
-    rows: dict[str, dict[str, float]] = {name: {} for name in names}
+def measure(names: Sequence[str], setting: Setting, options: argparse.Namespace) -> Results:
+    """Memory first, each network in a process of its own: what does not fit there is not timed here."""
+    results = Results(setting)
+    too_large: dict[str, str] = {}
     for name in names:
-        rows[name] |= memory_in_fresh_process(name, options, batch)
-    contestants = {name: make(name, case) for name in names}
-    for column, steps in {
-        "forward+backward": {name: c.forward_backward for name, c in contestants.items()},
-        "search step": {name: c.search_step() for name, c in contestants.items()},
-    }.items():
-        for name, seconds in interleaved(steps, options.rounds).items():
-            rows[name][column] = seconds
+        found = isolated(memory, name, setting, options.threads)
+        if isinstance(found, str) and found.startswith(OUT_OF_MEMORY):
+            too_large[name] = found
+        for quantity in QUANTITIES:
+            results.bytes.setdefault(quantity, {})[name] = found if isinstance(found, str) else found[quantity]
+    fitting = [name for name in names if name not in too_large]
+    for quantity, times in timed(fitting, setting, options).items():
+        results.seconds[quantity] = {name: times.get(name, too_large.get(name, "")) for name in names}
+    if options.compile:
+        found = isolated(compiled_seconds, setting, options.threads, options.rounds, limit=options.compile)
+        results.seconds[FORWARD_BACKWARD][COMPILED] = found
+    return results
+
+
+def timed(
+    names: Sequence[str], setting: Setting, options: argparse.Namespace
+) -> dict[str, dict[str, list[float] | str]]:
+    """Seconds of each round by quantity and contestant."""
+    contestants = {name: make(name, setting) for name in names}
+    whole = {name: c.forward_backward for name, c in contestants.items()}
+    times = {FORWARD_BACKWARD: interleaved(whole, options.rounds)}
     if options.scaling:
         torch.set_num_threads(1)
-        fused = {name: c.forward_backward for name, c in contestants.items() if name.startswith("fastnas")}
-        for name, seconds in interleaved(fused, options.rounds).items():
-            rows[name]["one thread"] = seconds
+        times[ONE_THREAD] = interleaved(whole, options.rounds)
         torch.set_num_threads(options.threads)
-    print_rows(case, rows, options)
-    accuracy = errors(case, options.seeds)
-    print_errors(accuracy)
-    return {"setting": vars(case), "rows": rows, "errors": accuracy}
-
-
-def interleaved(steps: dict[str, Callable[[], None]], rounds: int) -> dict[str, float]:
-    """Median seconds of each step, run in turn after two rounds of warm-up."""
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for i in range(rounds + 2):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            step()
-            if i >= 2:
-                times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(seconds) for name, seconds in times.items()}
-
-
-def memory(name: str, case: Setting) -> dict[str, float]:
-    contestant = make(name, case)
-    contestant.forward_backward()
-    network = contestant.network
-    network.zero_grad(set_to_none=True)
-    existing = [contestant.images, contestant.labels, *network.parameters(), *network.buffers()]
-    saved = saved_for_backward(lambda: network(contestant.images), existing)
-    return {"saved": saved.storages, "resident": saved.resident, "peak": peak(contestant.forward_backward)}
-
-
-def memory_in_fresh_process(name: str, options: argparse.Namespace, batch: int) -> dict[str, float]:
-    size = {"--batch": batch, "--channels": options.channels, "--layers": options.layers, "--size": options.size}
-    arguments = [str(word) for pair in size.items() for word in pair]
-    command = [sys.executable, __file__, "--memory-of", name, "--threads", str(options.threads), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        console.print(f"memory of {name}: failed, {(done.stderr.strip().splitlines() or ['killed'])[-1]}")
-        return {}
-    return dict(json.loads(done.stdout))
-
-
-def print_rows(case: Setting, rows: dict[str, dict[str, float]], options: argparse.Namespace) -> None:
-    title = f"C={case.channels} L={case.layers} {case.size}×{case.size} batch {case.batch}, {options.threads} threads"
-    table = Table("quantity", *rows, title=title, title_justify="left")
-    for column in ("forward+backward", "search step", "one thread"):
-        if any(column in row for row in rows.values()):
-            table.add_row(f"{column}, ms", *(_number(row.get(column), 1e3) for row in rows.values()))
-            for base in (STOCK, LAST):
-                table.add_row(f"  {base} is × slower", *_ratios(rows, base, column))
-    table.add_row(
-        "forward+backward, images/s", *(f"{case.batch / row['forward+backward']:.1f}" for row in rows.values())
-    )
-    for column in ("saved", "resident", "peak"):
-        table.add_row(f"{column}, MB an image", *(_number(row.get(column), 1e-6 / case.batch) for row in rows.values()))
-        table.add_row("  stock has × more", *_ratios(rows, STOCK, column))
-    console.print(table)
-
-
-def print_errors(accuracy: dict[str, dict[str, float]]) -> None:
-    table = Table("largest error against fp64", *next(iter(accuracy.values())), title_justify="left")
-    for name, row in accuracy.items():
-        table.add_row(name, *(f"{value:.2g}" for value in row.values()))
-    console.print(table)
-
-
-def _number(value: float | None, scale: float) -> str:
-    return "failed" if value is None else f"{value * scale:.1f}"
-
-
-def _ratios(rows: dict[str, dict[str, float]], base: str, column: str) -> list[str]:
-    reference = rows[base].get(column)
-    return [f"{reference / row[column]:.2f}" if reference and row.get(column) else "" for row in rows.values()]
-
-
-def machine(options: argparse.Namespace) -> dict[str, str]:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
-    return {
-        "processor": f"{models[0] if models else platform.processor()}, {os.cpu_count()} cores",
-        "threads": str(options.threads),
-        "torch": torch.__version__,
-        "backend": ", ".join(f"{b.name} ({b.reason})" for b in backends()),
-        "commit": commit.stdout.strip() or "unknown",
+    aware = {name: c.search_step(phase_aware=True) for name, c in contestants.items()}
+    public = {
+        f"{name}, public": c.search_step(phase_aware=False) for name, c in contestants.items() if name not in MEMORY
     }
+    found = interleaved(aware | public, options.rounds)
+    times[SEARCH] = {name: found.get(f"{name}, public", found[name]) for name in names}
+    times[SEARCH_PHASE_AWARE] = {name: found[name] for name in names}
+    return times
+
+
+def save(document: dict[str, object], path: Path | None) -> None:
+    if path:
+        path.write_text(json.dumps(document, indent=1) + "\n")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=positive, nargs="+", default=[16], help="one or more (default 16)")
+    parser.add_argument("--channels", type=positive, default=16)
+    parser.add_argument("--layers", type=positive, default=8)
+    parser.add_argument("--size", type=positive, default=32, help="height and width of the images")
+    parser.add_argument("--threads", type=positive, default=os.cpu_count())
+    parser.add_argument("--rounds", type=positive, default=7, help="rounds that count, after warm-up")
+    parser.add_argument("--seeds", type=positive, default=3, help="networks and batches for the errors")
+    parser.add_argument("--checkpointed", action="store_true", help="also stock with per-edge checkpointing")
+    parser.add_argument("--scaling", action="store_true", help="also with one thread")
+    parser.add_argument(
+        "--compile", type=positive, metavar="SECONDS", help="also stock under torch.compile, if it is done by then"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure to FILE")
+    parser.add_argument("--quick", action="store_true", help="a tiny network, two rounds: shows that everything runs")
+    if parser.parse_args().quick:
+        parser.set_defaults(**QUICK)
+    options = parser.parse_args()
+    if options.json and not options.json.absolute().parent.is_dir():
+        parser.error(f"--json: there is no folder {options.json.parent}")
+    return options
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(f"must be at least 1, got {number}")
+    return number
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 It is what fastnas is measured against, and an oracle that shares no code with it. Structure and parameter names are
 those of Liu et al. (ICLR 2019): every candidate of every edge is a module of its own, batch norms have no affine
-parameters while searching.
+parameters while searching. One difference: the alphas are parameters, hence in the state dict.
 """
 
 from __future__ import annotations
@@ -12,6 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+NODES = 4
+EDGES = sum(2 + node for node in range(NODES))
+CANDIDATES = 8
+
 
 class Zero(nn.Module):
     def __init__(self, stride: int) -> None:
@@ -19,6 +23,8 @@ class Zero(nn.Module):
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.stride == 1:
+            return x.mul(0.0)
         return x[:, :, :: self.stride, :: self.stride].mul(0.0)
 
 
@@ -69,6 +75,8 @@ class ReLUConvBN(nn.Module):
 
 
 class FactorizedReduce(nn.Module):
+    """Even sizes only, as in public code."""
+
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
         self.relu = nn.ReLU(inplace=False)
@@ -97,6 +105,8 @@ def candidates(channels: int, stride: int) -> list[nn.Module]:
 
 
 class MixedOp(nn.Module):
+    """`weights` (8,) are alphas after softmax."""
+
     def __init__(self, channels: int, stride: int) -> None:
         super().__init__()
         self._ops = nn.ModuleList(candidates(channels, stride))
@@ -106,7 +116,11 @@ class MixedOp(nn.Module):
 
 
 class Cell(nn.Module):
-    """`checkpointed` recomputes every edge in backward; running statistics are then updated twice a step."""
+    """Inputs are the outputs of the two cells before, `weights` (14, 8); the output is (N, 4 * channels, H, W).
+
+    `checkpointed` keeps of every edge its input alone and computes the edge again in backward. Its batch norms then run
+    twice a step, and so their running statistics move twice; the gradients are the same.
+    """
 
     def __init__(
         self,
@@ -115,35 +129,39 @@ class Cell(nn.Module):
         channels: int,
         reduction: bool,
         reduction_prev: bool,
-        steps: int = 4,
+        *,
         checkpointed: bool = False,
     ) -> None:
         super().__init__()
-        self.reduction, self.steps, self.checkpointed = reduction, steps, checkpointed
+        self.reduction, self.checkpointed = reduction, checkpointed
         prepare = FactorizedReduce if reduction_prev else ReLUConvBN
         self.preprocess0 = prepare(channels_prev_prev, channels)
         self.preprocess1 = ReLUConvBN(channels_prev, channels)
         self._ops = nn.ModuleList(
             MixedOp(channels, 2 if reduction and source < 2 else 1)
-            for node in range(steps)
+            for node in range(NODES)
             for source in range(2 + node)
         )
 
     def forward(self, s0: Tensor, s1: Tensor, weights: Tensor) -> Tensor:
         states = [self.preprocess0(s0), self.preprocess1(s1)]
-        edge = 0
-        for _ in range(self.steps):
-            terms = []
-            for state in states:
-                op, row = self._ops[edge], weights[edge]
-                terms.append(checkpoint(op, state, row, use_reentrant=False) if self.checkpointed else op(state, row))
-                edge += 1
-            states.append(sum(terms))
-        return torch.cat(states[-self.steps :], dim=1)
+        edges = zip(self._ops, weights, strict=True)
+        for _ in range(NODES):
+            states.append(sum(self._edge(state, *next(edges)) for state in states))
+        return torch.cat(states[-NODES:], dim=1)
+
+    def _edge(self, state: Tensor, op: nn.Module, weights: Tensor) -> Tensor:
+        if self.checkpointed:
+            # An edge draws no random numbers, so there is no generator to restore.
+            return checkpoint(op, state, weights, use_reentrant=False, preserve_rng_state=False)
+        return op(state, weights)
 
 
 class Network(nn.Module):
-    """C=16, 8 layers: 1,930,618 weights and 224 α."""
+    """The search network: C=16 and 8 layers have 1,930,618 weights and 224 alphas.
+
+    Input (N, in_channels, H, W), H and W divisible by 4; output logits (N, num_classes).
+    """
 
     def __init__(
         self,
@@ -151,6 +169,7 @@ class Network(nn.Module):
         layers: int = 8,
         num_classes: int = 10,
         in_channels: int = 3,
+        *,
         checkpointed: bool = False,
     ) -> None:
         super().__init__()
@@ -162,11 +181,11 @@ class Network(nn.Module):
             reduction = layer in (layers // 3, 2 * layers // 3)
             channels *= 2 if reduction else 1
             self.cells.append(Cell(before, previous, channels, reduction, reduction_prev, checkpointed=checkpointed))
-            before, previous, reduction_prev = previous, 4 * channels, reduction
+            before, previous, reduction_prev = previous, NODES * channels, reduction
         self.global_pooling = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Linear(previous, num_classes)
-        self.alphas_normal = nn.Parameter(1e-3 * torch.randn(14, 8))
-        self.alphas_reduce = nn.Parameter(1e-3 * torch.randn(14, 8))
+        self.alphas_normal = nn.Parameter(1e-3 * torch.randn(EDGES, CANDIDATES))
+        self.alphas_reduce = nn.Parameter(1e-3 * torch.randn(EDGES, CANDIDATES))
 
     def forward(self, x: Tensor) -> Tensor:
         s0 = s1 = self.stem(x)

@@ -1,9 +1,10 @@
-"""Memory of a step: what autograd saves for backward, and the peak. All figures are bytes."""
+"""Memory of a computation: what autograd saves for its backward, and its peak. Every figure is in bytes."""
 
 from __future__ import annotations
 
 import ctypes
 import gc
+import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +13,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+_STATUS = Path("/proc/self/status")
+_CLEAR_REFS = Path("/proc/self/clear_refs")
+_RESET_HIGH_WATER_MARK = "5"  # man 5 proc_pid_clear_refs
+_SLACK = 4 << 20  # the kernel counts pages by thread or processor, in batches: its sums may lag by this much
+
 
 @dataclass(frozen=True)
 class Saved:
     """What a forward leaves behind for its backward.
 
     Attributes:
-        storages: bytes of the distinct storages that autograd holds, without those that were to be left out.
-        resident: rise of the process's resident memory while they are held. It confirms `storages` and counts besides
-            what is not
-            counted there: the results themselves and scratch memory that the allocator keeps.
+        storages: bytes of the distinct storages that autograd holds, each at its full size, without those left out.
+        resident: rise of the process's resident memory while they are held. It also sees what an autograd node keeps
+            alive by other means, the results, and memory that a library keeps for its next call.
     """
 
     storages: int
@@ -31,58 +36,100 @@ class Saved:
 def saved_for_backward(forward: Callable[[], Any], leave_out: Iterable[Tensor] = ()) -> Saved:
     """Measure what `forward()` saves for backward.
 
+    Linux with glibc only. Call `forward` once before, so that what libraries allocate on first use is not counted.
+
     Args:
         forward: computes something that autograd can differentiate; its result is kept alive meanwhile.
-        leave_out: tensors that exist anyway: inputs, parameters, buffers.
-    """
-    known = {_storage(t) for t in leave_out}
-    sizes: dict[int, int] = {}
+        leave_out: tensors that exist anyway: inputs, parameters, buffers. Views of them are left out as well.
 
-    def pack(t: Tensor) -> Tensor:
-        sizes[_storage(t)] = t.untyped_storage().nbytes()
-        return t
+    Raises:
+        OSError: the system does not report resident memory.
+    """
+    left_out = list(leave_out)
+    held: weakref.WeakSet[_Held] = weakref.WeakSet()
+
+    def pack(t: Tensor) -> _Held:
+        keeper = _Held(t.detach())  # an output that a node saves has that node as its grad_fn: a cycle
+        held.add(keeper)
+        return keeper
 
     _settle()
     before = resident()
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda keeper: keeper.tensor):
         result = forward()
-    after = resident()
+    _settle()
+    rise = resident() - before
+    # Autograd alone keeps the keepers alive, so those of branches that were dropped meanwhile are gone.
+    sizes = {_address(keeper.tensor): keeper.tensor.untyped_storage().nbytes() for keeper in held}
+    for t in left_out:
+        sizes.pop(_address(t), None)
     del result
-    return Saved(sum(size for storage, size in sizes.items() if storage not in known), after - before)
+    return Saved(sum(sizes.values()), rise)
 
 
 def peak(step: Callable[[], Any]) -> int:
     """Rise of the process's high-water mark of resident memory during `step()`, over what was resident before it.
 
-    Linux only.
+    Linux with glibc only. What a library keeps from an earlier call is resident before, and so not counted.
 
     Raises:
-        OSError: the kernel does not let the mark be reset.
+        OSError: the system does not let the mark be reset, so that this peak cannot be told from an earlier one.
     """
     _settle()
+    _reset_high_water_mark()
     before = resident()
-    Path("/proc/self/clear_refs").write_text("5")
     step()
     return _status("VmHWM") - before
 
 
 def resident() -> int:
-    """Resident memory of this process."""
+    """Resident memory of this process.
+
+    Raises:
+        OSError: the system does not report it.
+    """
     return _status("VmRSS")
 
 
-def _status(field: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field + ":"):
-            return int(line.split()[1]) * 1024
-    raise OSError(f"/proc/self/status has no field {field}")
+@dataclass(eq=False)
+class _Held:
+    """Stands for a saved tensor in the graph, and dies with it."""
+
+    tensor: Tensor
+
+
+def _address(t: Tensor) -> int:
+    return t.untyped_storage().data_ptr()
 
 
 def _settle() -> None:
-    """Give freed memory back to the system, so that it does not hide what is allocated next."""
+    """Give freed memory back to the system, so that it neither counts as resident nor hides what is allocated next."""
     gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, TypeError) as error:
+        raise OSError("memory cannot be measured: the C library has no malloc_trim (glibc has)") from error
+    trim(0)
 
 
-def _storage(t: Tensor) -> int:
-    return t.untyped_storage().data_ptr()
+def _reset_high_water_mark() -> None:
+    try:
+        _CLEAR_REFS.write_text(_RESET_HIGH_WATER_MARK)
+    except OSError as error:
+        raise OSError(f"the peak cannot be measured: resetting it through {_CLEAR_REFS} failed ({error})") from error
+    mark, now = _status("VmHWM"), resident()
+    if mark > now + _SLACK:
+        raise OSError(
+            f"the peak cannot be measured: {_CLEAR_REFS} left it at {mark} bytes, with {now} bytes resident now"
+        )
+
+
+def _status(field: str) -> int:
+    try:
+        lines = _STATUS.read_text().splitlines()
+    except OSError as error:
+        raise OSError(f"memory cannot be measured: reading {_STATUS} failed ({error})") from error
+    for line in lines:
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) << 10
+    raise OSError(f"memory cannot be measured: {_STATUS} has no {field}")

@@ -82,8 +82,14 @@ def test_a_turned_photograph_stands_upright(tmp_path: Path) -> None:
     root = image_folder(tmp_path, size=(8, 6))
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.new("RGB", (8, 6)).save(root / "train" / "bird" / "0.jpg", exif=exif)
-    assert load_data(str(root)).size == (8, 6)
+    lying = np.zeros((6, 8, 3), np.uint8)
+    lying[:, :4] = 255
+    Image.fromarray(lying).save(root / "train" / "bird" / "0.jpg", exif=exif)
+    data = load_data(str(root))
+    assert data.size == (8, 6)
+    photograph = everything(data)[0][0].float()
+    assert photograph[:, :3].min() > 200
+    assert photograph[:, 5:].max() < 50
 
 
 @pytest.mark.parametrize("suffix", ["bmp", "gif", "jpg", "ppm", "tif", "webp"])

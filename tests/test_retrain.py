@@ -18,7 +18,7 @@ from fastnas.genotype import DARTS_V1, DARTS_V2, load
 from fastnas.nn import DartsNetwork
 from fastnas.search.driver import retrain, settle
 from fastnas.search.loop import Descent, Score
-from fastnas.search.retrain import Retraining
+from fastnas.search.retrain import BestWeights, Retraining
 
 
 @pytest.fixture(autouse=True)
@@ -98,6 +98,19 @@ def test_the_result_names_the_best_epoch_and_its_weights_are_kept(data: Path, tm
     for name, accuracy in (("best.pt", max(accuracies)), ("last.pt", accuracies[-1])):
         trained.network.load_state_dict(torch.load(out / name, weights_only=True))
         assert trained.validate()["val_accuracy"] == accuracy
+
+
+def test_of_equal_epochs_the_first_is_the_best(data: Path, tmp_path: Path) -> None:
+    network = task(data).network
+    best = BestWeights(network, tmp_path / "best.pt")
+    best.start([], 1)
+    best.epoch({"val_accuracy": 0.5})
+    before = (tmp_path / "best.pt").read_bytes()
+    torch.nn.init.zeros_(network.classifier.weight)
+    best.epoch({"val_accuracy": 0.5})
+    assert (tmp_path / "best.pt").read_bytes() == before
+    best.epoch({"val_accuracy": 0.6})
+    assert (tmp_path / "best.pt").read_bytes() != before
 
 
 def test_dropping_paths_ramps_up(data: Path) -> None:

@@ -292,9 +292,15 @@ def test_tensorboard_gets_every_figure_once_also_after_a_stop(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    out = tmp_path / "run"
+    out, save = tmp_path / "run", Run.save
+
+    def stopped(self: Run, trained: Any, history: list[dict[str, Any]]) -> None:
+        if len(history) == 2:
+            raise KeyboardInterrupt
+        save(self, trained, history)
+
     with monkeypatch.context() as patch:
-        stop_after(patch, 3)
+        patch.setattr(Run, "save", stopped)
         with pytest.raises(InterruptError):
             search(search_config(data), out)
     search(search_config(data), out, resume=True)
