@@ -47,15 +47,10 @@ def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     return out
 
 
-def test_help_is_quick_and_does_not_import_torch() -> None:
+def test_help_imports_no_torch() -> None:
     code = "import sys, fastnas.cli; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-    seconds = []
-    for _ in range(3):
-        since = time.perf_counter()
-        help_text = subprocess.run([*FASTNAS, "--help"], capture_output=True, text=True, check=True).stdout
-        seconds.append(time.perf_counter() - since)
-    assert min(seconds) < 0.5
+    help_text = subprocess.run([*FASTNAS, "--help"], capture_output=True, text=True, check=True).stdout
     assert re.findall(r"^  (\w+)  ", help_text.split("Commands:")[1], re.MULTILINE) == [
         "search",
         "decode",

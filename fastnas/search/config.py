@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from fastnas.errors import UserError
 
@@ -46,6 +47,13 @@ class RunConfig(BaseModel):
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of the weights' SGD.")
     weight_decay: float = Field(3e-4, ge=0, description="Weight decay of the weights.")
     grad_clip: float = Field(5.0, gt=0, description="Norm to which the weights' gradient is clipped.")
+
+    @field_validator("data")
+    @classmethod
+    def _absolute(cls, data: str) -> str:
+        """A run is gone on with, and its network trained, from any folder."""
+        source, colon, path = data.rpartition(":")
+        return data if data == "digits" else source + colon + os.path.abspath(path)
 
     @model_validator(mode="after")
     def _falling(self) -> RunConfig:
