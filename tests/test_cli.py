@@ -156,7 +156,11 @@ def test_info_lists_backends_with_reasons() -> None:
 def test_ctrl_c_stops_cleanly_and_the_run_can_be_resumed(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     words = ["search", f"--data={data}", f"--out={out}", *TINY_OPTIONS, "--epochs=20"]
-    with subprocess.Popen([*FASTNAS, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    # A shell's background job, as CI may be, inherits an ignored SIGINT; a user's terminal does not.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    process = subprocess.Popen([*FASTNAS, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, before)
+    with process:
         while not (out / "history.jsonl").exists() and process.poll() is None:
             time.sleep(0.005)
         process.send_signal(signal.SIGINT)
