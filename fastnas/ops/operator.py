@@ -140,8 +140,14 @@ def _memory_format(x: Tensor) -> torch.memory_format:
 
 
 def _grads(inputs: Sequence[Tensor], alpha: Tensor, params: Sequence[Tensor], needs: Sequence[bool]) -> list[Tensor]:
-    groups = ((inputs, needs[0]), ([alpha], needs[1]), (params, needs[2]))
-    return [torch.empty_like(t) if needed else t.new_empty(0) for group, needed in groups for t in group]
+    given = torch.preserve_format
+    # The kernels write a parameter's gradient in row-major order, whatever the parameter's own strides.
+    groups = ((inputs, needs[0], given), ([alpha], needs[1], given), (params, needs[2], torch.contiguous_format))
+    return [
+        torch.empty_like(t, memory_format=layout) if needed else t.new_empty(0)
+        for group, needed, layout in groups
+        for t in group
+    ]
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
