@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
+from runs import image_folder
 
 
 @pytest.fixture(autouse=True)
@@ -21,3 +23,18 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
     yield
     torch.use_deterministic_algorithms(deterministic)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """For tensors so small that threads would only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of two classes, which a module's tests only read."""
+    return image_folder(tmp_path_factory.mktemp("data"))

@@ -35,11 +35,6 @@ def lines(result: Result) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return image_folder(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
 def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A finished search."""
     out = tmp_path_factory.mktemp("runs") / "run"

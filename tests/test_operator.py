@@ -100,6 +100,19 @@ def test_any_memory_layout(name: str, layout: Callable[[Tensor], Tensor], backen
     assert all(torch.equal(x, y) for x, y in zip(p.inputs, before, strict=True))
 
 
+@modes
+def test_any_layout_of_parameters(backend: str, memory: str) -> None:
+    def reverse(t: Tensor) -> Tensor:
+        """The same values, the last dimension slowest."""
+        return t.permute(*range(t.dim())[::-1]).contiguous().permute(*range(t.dim())[::-1])
+
+    p = problem(BY_NAME["channels-16-s1"])
+    permuted = replace(p, params=[reverse(t) for t in p.params])
+    assert any(not t.is_contiguous() for t in permuted.params)
+    for name, a, b in zip(names(p), run(fused(backend, memory), permuted), run(reference.cell, p), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10, msg=name)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_output_keeps_channels_last(backend: str) -> None:
     p = problem(BY_NAME["channels-16-s1"])
