@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
-from runs import TINY_OPTIONS, files, image_folder
+from runs import TINY_OPTIONS, files
 
 import fastnas
 from fastnas.cli import main

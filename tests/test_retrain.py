@@ -19,7 +19,6 @@ from fastnas.search.driver import retrain, settle
 from fastnas.search.loop import Descent, Score
 from fastnas.search.retrain import BestWeights, Retraining
 
-
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 

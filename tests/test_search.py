@@ -27,7 +27,6 @@ from fastnas.search.driver import search, settle
 from fastnas.search.loop import Score
 from fastnas.search.run import Run
 
-
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 

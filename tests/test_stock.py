@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import pytest
 import stock
 import torch
@@ -10,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastnas.nn import DartsSupernet
-
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
