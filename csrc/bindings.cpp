@@ -7,6 +7,7 @@
 
 #include "cpu/arena.h"
 #include "cpu/cell.h"
+#include "dlpack.h"
 
 namespace py = pybind11;
 
@@ -152,8 +153,10 @@ PYBIND11_MODULE(_C, m) {
     m.doc() = "The compiled part of fastnas.";
     m.def("vector_width", &vector_width, "The vector width in use: avx512, avx2 or baseline.");
     m.def("block", &block, py::arg("element_size"), py::arg("channels"), "Channels in a block of the internal layout.");
-    m.def("release_workspaces", &Workspace::release_unused, "Give unused scratch memory back to the system.");
-    m.def("workspace_bytes", &Workspace::unused_bytes, "Scratch memory kept for the next call.");
+    m.def("pooled_tensor", &pooled_tensor, py::arg("count"), py::arg("element_size"),
+          "A flat tensor from the pool, as a DLPack capsule.");
+    m.def("release_workspaces", &Workspace::release_unused, "Give the pool's unused memory back to the system.");
+    m.def("workspace_bytes", &Workspace::unused_bytes, "Memory that the pool keeps for the next call.");
 
     py::class_<Arguments>(m, "Arguments")
         .def(py::init([](std::vector<View> inputs, Address alpha, std::vector<Address> parameters,

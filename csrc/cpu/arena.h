@@ -1,4 +1,4 @@
-// Scratch memory that outlives a call, so that steps do not pay for fresh pages.
+// Memory that outlives a call, so that steps do not pay for fresh pages.
 #pragma once
 
 #include <cstddef>
@@ -7,8 +7,11 @@
 namespace fastnas {
 
 constexpr std::size_t kAlignment = 64;
+// Between two pieces of a block: planes are often powers of two, and would all meet in the same sets of the cache.
+constexpr std::size_t kSkew = 5 * kAlignment;
 
-// One block of scratch from a pool shared by the process; it returns there when the object goes.
+// A block of memory from a pool shared by the process; it returns there when the object goes. The pool never holds
+// more, in use and unused together, than was in use at once.
 class Workspace {
   public:
     explicit Workspace(std::size_t bytes);
@@ -33,7 +36,7 @@ class Arena {
     template <class T>
     T* take(std::size_t count) {
         T* result = reinterpret_cast<T*>(base_ + used_);
-        used_ += (count * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment;
+        used_ += (count * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment + kSkew;
         return base_ ? result : nullptr;
     }
     std::size_t used() const { return used_; }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import compress
 from typing import cast
 
 import torch
@@ -40,55 +41,47 @@ class FusedCell:
         names = ("weight", "bias")
         self._places = [(m._parameters, n) for m in leaves for n in names if m._parameters[n] is not None]
         self._norms = [leaf for leaf in leaves if isinstance(leaf, nn.BatchNorm2d)]
-        self._specs: dict[tuple[tuple[float, bool], ...], Spec] = {}
+        self._specs: dict[tuple[tuple[float, ...], tuple[bool, ...]], Spec] = {}
         self.memory, self.backend = memory, backend
-        self._spec()
+        self._spec([True] * len(self._norms))
 
     def __call__(self, inputs: Sequence[Tensor], alpha: Tensor) -> Tensor:
         """The cell's output for `inputs`, each (N, C, H, W), and `alpha`, flat.
 
         Updates running statistics as the modules would.
         """
-        spec = self._spec()
+        batch = [bn.training or not bn.track_running_stats for bn in self._norms]
+        spec = self._spec(batch)
         params = cast("list[Tensor]", [place[name] for place, name in self._places])
-        out, statistics = mixed_cell(spec, inputs, alpha, params, self._running(), self.memory, self.backend)
-        self._update(spec, inputs, statistics)
+        stores = [bn._buffers for bn, uses_batch in zip(self._norms, batch, strict=True) if not uses_batch]
+        running = cast("list[Tensor]", [store[name] for store in stores for name in ("running_mean", "running_var")])
+        out, statistics = mixed_cell(spec, inputs, alpha, params, running, self.memory, self.backend)
+        self._update(spec, batch, inputs, statistics)
         return out
 
-    def _spec(self) -> Spec:
-        key = tuple((bn.eps, _uses_batch(bn)) for bn in self._norms)
+    def _spec(self, batch: list[bool]) -> Spec:
+        key = (tuple(bn.eps for bn in self._norms), tuple(batch))
         if key not in self._specs:
-            norms = (Norm(eps, bn.affine, batch) for (eps, batch), bn in zip(key, self._norms, strict=True))
+            norms = (Norm(bn.eps, bn.affine, uses) for bn, uses in zip(self._norms, batch, strict=True))
             self._specs[key] = Spec(*self._graph, tuple(norms))
         return self._specs[key]
 
-    def _running(self) -> list[Tensor]:
-        stores = [bn._buffers for bn in self._norms if not _uses_batch(bn)]
-        return cast("list[Tensor]", [store[name] for store in stores for name in ("running_mean", "running_var")])
-
-    def _update(self, spec: Spec, inputs: Sequence[Tensor], statistics: Tensor) -> None:
-        batch = [bn for bn in self._norms if _uses_batch(bn)]
-        tracked = [bn for bn in batch if bn.track_running_stats]
-        if not tracked:
+    def _update(self, spec: Spec, batch: list[bool], inputs: Sequence[Tensor], statistics: Tensor) -> None:
+        tracked = [bn.track_running_stats and uses for bn, uses in zip(self._norms, batch, strict=True)]
+        if not any(tracked):
             return
-        if len(tracked) < len(batch):
-            columns = torch.split(statistics, [bn.num_features for bn in batch], 1)
-            statistics = torch.cat([c for c, bn in zip(columns, batch, strict=True) if bn.track_running_stats], 1)
+        norms = list(compress(self._norms, tracked))
+        if tracked != batch:
+            columns = torch.split(statistics, [bn.num_features for bn in compress(self._norms, batch)], 1)
+            statistics = torch.cat(list(compress(columns, compress(tracked, batch))), 1)
+        images = inputs[0].shape[0]
         sizes = spec.norm_sizes([(t.shape[2], t.shape[3]) for t in inputs])
-        stores = [bn._buffers for bn in tracked]
+        stores = [bn._buffers for bn in norms]
         update_running_stats(
             [store["running_mean"] for store in stores],
             [store["running_var"] for store in stores],
             [store["num_batches_tracked"] for store in stores],
             statistics,
-            [-1.0 if bn.momentum is None else bn.momentum for bn in tracked],
-            [
-                inputs[0].shape[0] * size
-                for bn, size in zip(self._norms, sizes, strict=True)
-                if _uses_batch(bn) and bn.track_running_stats
-            ],
+            [-1.0 if bn.momentum is None else bn.momentum for bn in norms],
+            [images * size for size in compress(sizes, tracked)],
         )
-
-
-def _uses_batch(bn: nn.BatchNorm2d) -> bool:
-    return bn.training or not bn.track_running_stats

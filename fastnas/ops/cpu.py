@@ -98,6 +98,13 @@ def saved_size(spec: Spec, x: Tensor, sizes: Sequence[tuple[int, int]], memory: 
     return sum(elements(state) for state in spec.inner_states + stages)
 
 
+def pooled(elements: int, dtype: torch.dtype) -> Tensor:
+    """A flat tensor, not initialised, in memory that the compiled part keeps from step to step."""
+    from fastnas import _C
+
+    return torch.utils.dlpack.from_dlpack(_C.pooled_tensor(elements, dtype.itemsize))
+
+
 @lru_cache(maxsize=64)
 def _block(dtype: torch.dtype, channels: int) -> int:
     from fastnas import _C

@@ -11,7 +11,7 @@ from torch import Tensor
 from fastnas.ops import reference
 from fastnas.ops.backends import choose
 from fastnas.ops.candidates import DARTS_CANDIDATES
-from fastnas.ops.operator import cell
+from fastnas.ops.operator import cell, differentiable_cell
 from fastnas.ops.spec import Edge, Norm, Spec
 
 MEMORY_MODES = ("fast", "lean")
@@ -55,7 +55,9 @@ def mixed_cell(
         return reference.cell(spec, inputs, alpha, params, running)
     if not torch.is_grad_enabled() or not any(t.requires_grad for t in (*inputs, alpha, *params)):
         memory = "none"
-    out, _, statistics = cell(list(inputs), alpha, list(params), list(running), spec.text, memory)
+    # While torch.compile traces, through the dispatcher, where it looks for operators.
+    run = cell if torch.compiler.is_compiling() else differentiable_cell
+    out, _, statistics = run(list(inputs), alpha, list(params), list(running), spec.text, memory)
     return out, statistics
 
 
@@ -96,16 +98,20 @@ def _check(
             raise ValueError(f"input {i} must not be empty, got {tuple(t.shape)}")
     if tuple(alpha.shape) != (spec.alphas,):
         raise ValueError(f"α must be ({spec.alphas},), got {tuple(alpha.shape)}")
-    shapes = (("parameter", params, spec.parameter_shapes), ("running", running, spec.running_shapes))
-    for name, tensors, expected in shapes:
+    for name, tensors, expected in (
+        ("parameter", params, spec.parameter_shapes),
+        ("running", running, spec.running_shapes),
+    ):
         if len(tensors) != len(expected):
             raise ValueError(f"the cell takes {len(expected)} {name} tensors, got {len(tensors)}")
-        for i, (t, shape) in enumerate(zip(tensors, expected, strict=True)):
-            if t.shape != shape:
-                raise ValueError(f"{name} tensor {i} must be {shape}, got {tuple(t.shape)}")
-    for t in (*inputs, alpha, *params, *running):
-        if t.dtype != x.dtype or t.device != x.device:
-            raise ValueError(f"all tensors must be {x.dtype} on {x.device}, got {t.dtype} on {t.device}")
+        shapes = [t.shape for t in tensors]
+        if shapes != expected:
+            i = next(i for i, shape in enumerate(shapes) if shape != expected[i])
+            raise ValueError(f"{name} tensor {i} must be {expected[i]}, got {tuple(shapes[i])}")
+    everything = (*inputs, alpha, *params, *running)
+    if {t.dtype for t in everything} != {x.dtype} or {t.device for t in everything} != {x.device}:
+        t = next(t for t in everything if t.dtype != x.dtype or t.device != x.device)
+        raise ValueError(f"all tensors must be {x.dtype} on {x.device}, got {t.dtype} on {t.device}")
     if x.shape[0] == 1:
         _check_norms(spec, inputs)
 

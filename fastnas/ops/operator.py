@@ -2,24 +2,53 @@
 
 `fastnas::cell` returns the result, what it saved for its backward, and the batch's statistics;
 `fastnas::cell_backward` is its hand-written derivative; `fastnas::update_running_stats` is what `nn.BatchNorm2d` does
-to its buffers. The split follows from `register_autograd`, which refuses schemas that mutate an argument.
+to its buffers, apart, so that the cell itself mutates nothing.
+
+The first two are registered with `torch.library.Library` rather than `torch.library.custom_op`, which costs two
+milliseconds a call with the some 170 parameters of a cell (it flattens and compares every argument).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 from fastnas.ops import cpu, reference
 from fastnas.ops.backends import why_not_cpu
 from fastnas.ops.spec import decode
 
+_library: Any = torch.library.Library("fastnas", "DEF")  # type: ignore[no-untyped-call]
+_CALL = "Tensor[] inputs, Tensor alpha, Tensor[] params, Tensor[] running, str spec, str memory"
+_library.define(f"cell({_CALL}) -> (Tensor, Tensor, Tensor)")
+_library.define(
+    f"cell_backward(Tensor grad, Tensor out, Tensor saved, Tensor statistics, {_CALL}, bool[] needs) -> Tensor[]"
+)
+_library.define(
+    "update_running_stats(Tensor(a!)[] running_mean, Tensor(b!)[] running_var, Tensor(c!)[] num_batches_tracked, "
+    "Tensor statistics, float[] momentum, int[] counts) -> ()"
+)
+cell = torch.ops.fastnas.cell.default
+"""See `fastnas.ops.mixed_cell`; `memory` is "fast", "lean", or "none" where no backward follows."""
+cell_backward = torch.ops.fastnas.cell_backward.default
+"""Gradients of inputs, α and parameters, in this order. `needs` says which; the others come back empty."""
+update_running_stats = torch.ops.fastnas.update_running_stats.default
+"""Blend the batch's statistics into the buffers of each norm, as `nn.BatchNorm2d` does.
 
-@torch.library.custom_op("fastnas::cell", mutates_args=(), device_types="cpu")
-def cell(
+Args:
+    running_mean, running_var: (C,) for each norm; the variance becomes unbiased.
+    num_batches_tracked: () int64 for each norm.
+    statistics: (2, Σ C), means and biased variances.
+    momentum: for each norm; a negative one stands for `None`, the cumulative average.
+    counts: values per channel that each norm saw.
+"""
+
+
+@torch.library.impl(_library, "cell", "CPU")
+def _cell(
     inputs: Sequence[Tensor],
     alpha: Tensor,
     params: Sequence[Tensor],
@@ -27,13 +56,13 @@ def cell(
     spec: str,
     memory: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """See `fastnas.ops.mixed_cell`; `memory` is "fast", "lean", or "none" where no backward follows."""
-    out, saved, statistics = _outputs(inputs, spec, memory)
+    out, elements, statistics = _outputs(inputs, spec, memory)
+    saved = cpu.pooled(elements, out.dtype)
     cpu.forward(spec, inputs, alpha, params, running, memory, out, saved, statistics)
     return out, saved, statistics
 
 
-@cell.register_fake
+@torch.library.register_fake("fastnas::cell", lib=_library)  # type: ignore[untyped-decorator]
 def _(
     inputs: Sequence[Tensor],
     alpha: Tensor,
@@ -42,11 +71,12 @@ def _(
     spec: str,
     memory: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return _outputs(inputs, spec, memory)
+    out, elements, statistics = _outputs(inputs, spec, memory)
+    return out, out.new_empty(elements), statistics
 
 
-@torch.library.custom_op("fastnas::cell_backward", mutates_args=(), device_types="cpu")
-def cell_backward(
+@torch.library.impl(_library, "cell_backward", "CPU")
+def _cell_backward(
     grad: Tensor,
     out: Tensor,
     saved: Tensor,
@@ -59,13 +89,12 @@ def cell_backward(
     memory: str,
     needs: Sequence[bool],
 ) -> list[Tensor]:
-    """Gradients of inputs, α and parameters, in this order. `needs` says which; the others come back empty."""
     grads = _grads(inputs, alpha, params, needs)
     cpu.backward(spec, grad, out, saved, statistics, inputs, alpha, params, running, memory, needs, grads)
     return grads
 
 
-@cell_backward.register_fake
+@torch.library.register_fake("fastnas::cell_backward", lib=_library)  # type: ignore[untyped-decorator]
 def _(
     grad: Tensor,
     out: Tensor,
@@ -82,11 +111,124 @@ def _(
     return _grads(inputs, alpha, params, needs)
 
 
-@torch.library.custom_op(
-    "fastnas::update_running_stats",
-    mutates_args=("running_mean", "running_var", "num_batches_tracked"),
-)
-def update_running_stats(
+class _Cell(torch.autograd.Function):
+    """The derivative of `fastnas::cell`. Lists are flattened, since autograd sees no tensor inside a list."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, spec: str, memory: str, lengths: tuple[int, int], alpha: Tensor, *tensors: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.spec, ctx.memory, ctx.lengths = spec, memory, lengths
+        inputs, params, running = _split(tensors, lengths)
+        out, saved, statistics = _below_autograd(cell, _cell, inputs[0])(inputs, alpha, params, running, spec, memory)
+        ctx.mark_non_differentiable(saved, statistics)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(out, saved, statistics, alpha, *tensors)
+        return out, saved, statistics
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Any, ...]:
+        out, saved, statistics, alpha, *tensors = ctx.saved_tensors
+        if grad is None:
+            return (None,) * (len(tensors) + 4)
+        inputs, params, running = _split(tensors, ctx.lengths)
+        # A list counts as needed when any of its tensors is.
+        needed = [any(flags) for flags in _split(ctx.needs_input_grad[4:], ctx.lengths)]
+        needs = [needed[0], ctx.needs_input_grad[3], needed[1]]
+        run = cell_backward if torch.is_grad_enabled() else _below_autograd(cell_backward, _cell_backward, grad)
+        grads = run(grad, out, saved, statistics, inputs, alpha, params, running, ctx.spec, ctx.memory, needs)
+        count = len(inputs)
+        return (
+            *(None, None, None, grads[count] if needs[1] else None),
+            *(grads[:count] if needs[0] else [None] * count),
+            *(grads[count + 1 :] if needs[2] else [None] * len(params)),
+            *([None] * len(running)),
+        )
+
+
+@torch.library.impl(_library, "cell", "Autograd")
+def differentiable_cell(
+    inputs: Sequence[Tensor],
+    alpha: Tensor,
+    params: Sequence[Tensor],
+    running: Sequence[Tensor],
+    spec: str,
+    memory: str,
+) -> Any:
+    if memory == "none":
+        return _below_autograd(cell, _cell, inputs[0])(inputs, alpha, params, running, spec, memory)
+    return _Cell.apply(  # type: ignore[no-untyped-call]
+        spec, memory, (len(inputs), len(params)), alpha, *inputs, *params, *running
+    )
+
+
+class _CellBackward(torch.autograd.Function):
+    """The derivative of `fastnas::cell_backward`: there is none."""
+
+    @staticmethod
+    def forward(ctx: Any, call: Callable[..., list[Tensor]], *tensors: Tensor) -> tuple[Tensor, ...]:
+        with torch._C._AutoDispatchBelowAutograd():
+            return tuple(call(*tensors))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        raise RuntimeError(
+            "fastnas computes first derivatives only: a gradient that went through its backward cannot be "
+            "differentiated again. "
+            "Second-order DARTS uses finite differences; for true second derivatives use backend='reference'."
+        )
+
+
+@torch.library.impl(_library, "cell_backward", "Autograd")
+def _(
+    grad: Tensor,
+    out: Tensor,
+    saved: Tensor,
+    statistics: Tensor,
+    inputs: Sequence[Tensor],
+    alpha: Tensor,
+    params: Sequence[Tensor],
+    running: Sequence[Tensor],
+    spec: str,
+    memory: str,
+    needs: Sequence[bool],
+) -> list[Tensor]:
+    def call(grad: Tensor, out: Tensor, saved: Tensor, statistics: Tensor, alpha: Tensor, *lists: Tensor) -> Any:
+        inputs, params, running = _split(lists, lengths)
+        return cell_backward(grad, out, saved, statistics, inputs, alpha, params, running, spec, memory, needs)
+
+    lengths = (len(inputs), len(params))
+    return list(
+        _CellBackward.apply(  # type: ignore[no-untyped-call]
+            call, grad, out, saved, statistics, alpha, *inputs, *params, *running
+        )
+    )
+
+
+def _below_autograd(operator: Callable[..., Any], kernel: Callable[..., Any], x: Tensor) -> Callable[..., Any]:
+    """The operator below its autograd formula.
+
+    That is the kernel itself where no tracer or tensor subclass listens: the dispatcher would convert some 200 tensors
+    to C++ and back.
+    """
+    if type(x) is Tensor and not x.is_meta and not torch._C._len_torch_dispatch_stack():
+        return kernel
+
+    def call(*args: Any) -> Any:
+        with torch._C._AutoDispatchBelowAutograd():
+            return operator(*args)
+
+    return call
+
+
+def _split(flat: Sequence[Any], lengths: tuple[int, int]) -> tuple[list[Any], list[Any], list[Any]]:
+    """Inputs, params and running statistics of a flat list."""
+    inputs, params = lengths
+    return list(flat[:inputs]), list(flat[inputs : inputs + params]), list(flat[inputs + params :])
+
+
+@torch.library.impl(_library, "update_running_stats", "CompositeExplicitAutograd")
+def _update_running_stats(
     running_mean: Sequence[Tensor],
     running_var: Sequence[Tensor],
     num_batches_tracked: Sequence[Tensor],
@@ -94,20 +236,12 @@ def update_running_stats(
     momentum: Sequence[float],
     counts: Sequence[int],
 ) -> None:
-    """Blend the batch's statistics into the buffers of each norm, as `nn.BatchNorm2d` does.
-
-    Args:
-        running_mean, running_var: (C,) for each norm; the variance becomes unbiased.
-        num_batches_tracked: () int64 for each norm.
-        statistics: (2, Σ C), means and biased variances.
-        momentum: for each norm; a negative one stands for `None`, the cumulative average.
-        counts: values per channel that each norm saw.
-    """
     update = reference.update_running_stats if why_not_cpu(statistics) else cpu.update_running_stats
     update(running_mean, running_var, num_batches_tracked, statistics, momentum, counts)
+    increment_version([*running_mean, *running_var, *num_batches_tracked])
 
 
-@update_running_stats.register_fake
+@torch.library.register_fake("fastnas::update_running_stats", lib=_library)  # type: ignore[untyped-decorator]
 def _(
     running_mean: Sequence[Tensor],
     running_var: Sequence[Tensor],
@@ -119,7 +253,8 @@ def _(
     return None
 
 
-def _outputs(inputs: Sequence[Tensor], text: str, memory: str) -> tuple[Tensor, Tensor, Tensor]:
+def _outputs(inputs: Sequence[Tensor], text: str, memory: str) -> tuple[Tensor, Any, Tensor]:
+    """The result, the number of elements to save, and the statistics."""
     spec, x = decode(text), inputs[0]
     sizes = spec.sizes([(t.shape[2], t.shape[3]) for t in inputs])
     height, width = sizes[spec.outputs[0]]
@@ -129,9 +264,8 @@ def _outputs(inputs: Sequence[Tensor], text: str, memory: str) -> tuple[Tensor, 
         device=x.device,
         memory_format=_memory_format(x),
     )
-    saved = x.new_empty(cpu.saved_size(spec, x, sizes, memory))
     batch = sum(c for c, norm in zip(spec.norm_channels, spec.norms, strict=True) if norm.batch)
-    return out, saved, x.new_empty((2, batch))
+    return out, cpu.saved_size(spec, x, sizes, memory), x.new_empty((2, batch))
 
 
 def _memory_format(x: Tensor) -> torch.memory_format:
@@ -148,49 +282,3 @@ def _grads(inputs: Sequence[Tensor], alpha: Tensor, params: Sequence[Tensor], ne
         for group, needed, layout in groups
         for t in group
     ]
-
-
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    states, alpha, params, running, ctx.spec, ctx.memory = inputs
-    out, saved, statistics = output
-    ctx.lengths = (len(states), len(params))
-    ctx.mark_non_differentiable(saved, statistics)
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(out, saved, statistics, alpha, *states, *params, *running)
-
-
-def _backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Any, ...]:
-    out, saved, statistics, alpha, *rest = ctx.saved_tensors
-    states, params = ctx.lengths
-    inputs, weights, running = rest[:states], rest[states : states + params], rest[states + params :]
-    # A list counts as needed when any of its tensors is.
-    needs = [grad is not None and _any(flag) for flag in ctx.needs_input_grad[:3]]
-    grads: list[Tensor | None] = [None] * (states + 1 + params)
-    if grad is not None:
-        grads = list(
-            cell_backward(grad, out, saved, statistics, inputs, alpha, weights, running, ctx.spec, ctx.memory, needs)
-        )
-    return (
-        grads[:states] if needs[0] else [None] * states,
-        grads[states] if needs[1] else None,
-        grads[states + 1 :] if needs[2] else [None] * params,
-        [None] * len(running),
-        None,
-        None,
-    )
-
-
-def _any(flag: Any) -> bool:
-    return any(flag) if isinstance(flag, list | tuple) else bool(flag)
-
-
-def _refuse(ctx: Any, *grads: Any) -> None:
-    raise RuntimeError(
-        "fastnas computes first derivatives only: a gradient that went through its backward cannot be differentiated "
-        "again. "
-        "Second-order DARTS uses finite differences; for true second derivatives use backend='reference'."
-    )
-
-
-cell.register_autograd(_backward, setup_context=_save)
-cell_backward.register_autograd(_refuse)
