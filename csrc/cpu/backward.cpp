@@ -1,12 +1,13 @@
 // Backward of a cell: states in reverse order, edge by edge.
 //
-// When a state's turn as source comes, the gradients of all its targets are complete. For each edge a first pass over
-// the images computes again what forward did not save and the sums that batch norm's derivative needs; each further
-// pass goes back through one stage of all candidates. What edges out of one source share (its pools and their
-// gradients) is computed once.
+// When a state's turn as source comes, the gradients of all its targets are complete. For each candidate of an edge a
+// first pass over the images (passes.h) computes again what forward did not save and the sums that batch norm's
+// derivative needs; each further pass goes back through one stage. What edges out of one source share (its pools, their
+// gradients, and the planes that depthwise convolutions read) is computed once.
 #include <cstring>
 
 #include "cell.h"
+#include "passes.h"
 
 namespace fastnas {
 
@@ -37,9 +38,10 @@ struct PlainScratch {
 
 template <class T>
 struct BackwardThread : ThreadScratch<T> {
-    T* du;      // gradient of a stage's 1×1 convolution
-    T* normed;  // padded plane of the stage before
-    T* plane;   // padded plane of the gradient of d
+    T* du;  // a band of the gradient of a stage's 1×1 convolution
+    T* dd;  // that of its input: padded planes of a depthwise stage, a band of the others
+    std::ptrdiff_t dd_size;
+    Size margins{};  // size of the planes whose margins are zero in dd
 };
 
 template <class T>
@@ -87,17 +89,17 @@ class Backward : Cell<T> {
         }
         x_buffer_ = arena.take<T>(loaded);
         threads_.clear();
-        std::ptrdiff_t image = 0, plane = 0;
-        for (const Edge& edge : graph.edges) {
-            image = std::max(image, image_size(edge.target));
-            plane = std::max(plane, this->padded_plane_size(edge.target));
-        }
+        std::ptrdiff_t du = 0, dd = 0;
+        for (const Edge& edge : graph.edges)
+            for (const Candidate& candidate : edge.candidates)
+                for (const Stage& stage : candidate.stages) {
+                    du = std::max(du, blocks(stage.out_channels) * this->band_size(edge));
+                    dd = std::max(dd, blocks(stage.in_channels) * (stage.kind == Stage::Kind::depthwise
+                                                                       ? this->padded_plane_size(edge.target)
+                                                                       : this->band_size(edge)));
+                }
         for (const ThreadScratch<T>& shared : layout_threads<T>(*this, arena)) {
-            BackwardThread<T> thread;
-            static_cast<ThreadScratch<T>&>(thread) = shared;
-            thread.du = arena.take<T>(image);
-            thread.normed = arena.take<T>(plane);
-            thread.plane = arena.take<T>(plane);
+            BackwardThread<T> thread{shared, arena.take<T>(du), arena.take<T>(dd), dd, {}};
             threads_.push_back(thread);
         }
     }
@@ -157,9 +159,11 @@ class Backward : Cell<T> {
         const Scratch scratch([&](Arena& arena) {
             pooled_.layout(*this, source, arena);
             pooled_grads_.layout(*this, source, arena);
+            rectified_.layout(*this, source, arena);
         });
-        each_image([&](int n, int) {
-            pooled_.compute(*this, source, n, source_image(source, n), false);
+        each_image([&](int n, int thread) {
+            pooled_.compute(*this, source, n, source_image(source, n), false, threads_[thread].pool);
+            rectified_.compute(*this, source, n, source_image(source, n));
             each_pool(source, [&](const Edge& edge, Pool pool) {
                 std::memset(pooled_grads_.of(edge.stride, pool).values + n * image_size(edge.target), 0,
                             image_size(edge.target) * sizeof(T));
@@ -184,9 +188,9 @@ class Backward : Cell<T> {
                 const T* x = source_image(source, n) + b * plane_size(source);
                 T* to = grad(source, n) + b * plane_size(source);
                 if (pool == Pool::max)
-                    k.max_pool_grad(g_plane, x, sizes[source], edge.stride, sizes[edge.target], thread.plane, to);
+                    k.max_pool_grad(g_plane, x, sizes[source], edge.stride, sizes[edge.target], thread.pool, to);
                 else
-                    k.avg_pool_grad(g_plane, sizes[source], edge.stride, sizes[edge.target], thread.plane, to);
+                    k.avg_pool_grad(g_plane, sizes[source], edge.stride, sizes[edge.target], thread.pool, to);
             }
         });
     }
@@ -195,19 +199,35 @@ class Backward : Cell<T> {
         const Scratch scratch([&](Arena& arena) { layout_edge(edge, arena); });
         const int candidates = int(edge.candidates.size());
         parallel_for(call.threads, candidates, [&](int c, int) { prepare(edge.candidates[c], c); });
-        each_image([&](int n, int thread) { recompute(edge, n, threads_[thread]); });
-        std::size_t depth = 1;
-        for (int c = 0; c < candidates; ++c) {
-            depth = std::max(depth, stages_[c].size());
-            last_coefficients(edge, edge.candidates[c], c);
-        }
-        for (std::size_t i = 0; i < depth; ++i) {
-            each_image([&](int n, int thread) { go_back(edge, i, n, thread); });
-            for (int c = 0; c < candidates; ++c)
-                if (i + 1 < stages_[c].size()) coefficients(edge, edge.candidates[c], stages_[c].size() - 2 - i, c);
+        // A chain recomputes, then goes back stage by stage. The first is that of the candidates without stages.
+        std::vector<int> lengths{2};
+        for (const auto& stages : stages_) lengths.push_back(stages.empty() ? 0 : int(stages.size()) + 1);
+        for (const Pass& pass : passes(lengths)) {
+            each_image([&](int n, int thread) {
+                for (const auto [chain, i] : pass)
+                    if (chain == 0)
+                        i == 0 ? recompute_plain(edge, n) : plain_back(edge, n);
+                    else if (i == 0)
+                        recompute(edge, chain - 1, n, threads_[thread]);
+                    else
+                        stage_back(edge, chain - 1, stages_[chain - 1].size() - i, n, threads_[thread], thread);
+            });
+            for (const auto [chain, i] : pass) coefficients(edge, chain - 1, i);
         }
         if (wants_parameters())
             parallel_for(call.threads, candidates, [&](int c, int) { store_weight_gradients(edge.candidates[c], c); });
+    }
+
+    // What the next step of a chain needs, when a step has left its sums.
+    void coefficients(const Edge& edge, int c, int step) {
+        for (int i = 0; c < 0 && step == 0 && i < int(plain_.size()); ++i)
+            if (stages_[i].empty()) last_coefficients(edge, edge.candidates[i], i);
+        if (c < 0) return;
+        const int stages = int(stages_[c].size());
+        if (step == 0)
+            last_coefficients(edge, edge.candidates[c], c);
+        else if (step < stages)
+            stage_coefficients(edge, edge.candidates[c], stages - 1 - step, c);
     }
 
     void layout_edge(const Edge& edge, Arena& arena) {
@@ -219,16 +239,21 @@ class Backward : Cell<T> {
         };
         stages_.assign(edge.candidates.size(), {});
         plain_.assign(edge.candidates.size(), {});
+        std::ptrdiff_t most_gathered = 0;
+        for (const Candidate& candidate : edge.candidates)
+            if (!candidate.stages.empty())
+                most_gathered = std::max(most_gathered, images * this->gathered_size(edge, candidate.stages.back()));
+        StateBuffers<T> outputs[2], grads[2], gathered[2];
         for (std::size_t c = 0; c < edge.candidates.size(); ++c) {
             const Candidate& candidate = edge.candidates[c];
             if (candidate.pool != Pool::none || candidate.identity) norm(plain_[c]);
             for (const Stage& stage : candidate.stages) {
                 StageScratch<T> scratch{};
-                const bool last = &stage == &candidate.stages.back();
+                const std::size_t after = &candidate.stages.back() - &stage;
                 T* saved = this->saved_stage(stage);
-                scratch.output = saved ? saved : arena.take<T>(state_size(edge.target));
-                if (last) scratch.gathered = arena.take<T>(images * this->gathered_size(edge, stage));
-                if (!last) scratch.grad = arena.take<T>(state_size(edge.target));
+                scratch.output = saved ? saved : outputs[c % 2].at(after, state_size(edge.target), arena);
+                if (after == 0) scratch.gathered = gathered[c % 2].at(0, most_gathered, arena);
+                if (after > 0) scratch.grad = grads[c % 2].at(after - 1, state_size(edge.target), arena);
                 for (T** p : {&scratch.pointwise, &scratch.pointwise_back})
                     *p = arena.take<T>(p == &scratch.pointwise ? this->packed_size(stage) : packed_back_size(stage));
                 for (T** p : {&scratch.depthwise, &scratch.depthwise_back})
@@ -287,45 +312,61 @@ class Backward : Cell<T> {
         }
     }
 
-    // Outputs of stages that were not saved, and Σ g·(u - mean) of every candidate, for one image.
-    void recompute(const Edge& edge, int n, const BackwardThread<T>& thread) {
-        const T* x = source_image(edge.source, n);
-        const T* g = grad(edge.target, n);
-        const std::ptrdiff_t at = n * image_size(edge.target);
-        this->pad_source(edge, x, thread.planes);
+    // Σ g·(u - mean) of the candidates without stages, for one image.
+    void recompute_plain(const Edge& edge, int n) {
         for (std::size_t c = 0; c < edge.candidates.size(); ++c) {
             const Candidate& candidate = edge.candidates[c];
             if (candidate.pool != Pool::none)
-                products(edge, g, pooled_.of(edge.stride, candidate.pool).values + at, n, plain_[c]);
-            if (candidate.identity && to_.alpha) products(edge, g, x, n, plain_[c]);
-            for (std::size_t s = 0; s < stages_[c].size(); ++s) {
-                const Stage& stage = candidate.stages[s];
-                const StageScratch<T>& own = stages_[c][s];
-                const bool last = s + 1 == stages_[c].size();
-                if (!last && this->saved_stage(stage)) continue;
-                T* d = last ? own.gathered + n * this->gathered_size(edge, stage) : thread.gathered;
-                gather(edge, c, s, n, thread, d);
-                own.partial.clear(n);
-                this->multiply(edge, stage, d, own.pointwise, thread.product, own.output + at, last ? g : nullptr,
-                               own.norm.mean, own.partial.at(n));
-            }
+                products(edge, pooled_.of(edge.stride, candidate.pool).values + n * image_size(edge.target), n,
+                         plain_[c]);
+            if (candidate.identity && to_.alpha) products(edge, source_image(edge.source, n), n, plain_[c]);
         }
     }
 
-    void products(const Edge& edge, const T* g, const T* x, int n, const PlainScratch<T>& own) {
+    void products(const Edge& edge, const T* x, int n, const PlainScratch<T>& own) {
         own.partial.clear(n);
         for (int b = 0; b < own.partial.blocks; ++b)
-            k.product(g + b * plane_size(edge.target), x + b * plane_size(edge.target), own.norm.mean + b * lanes,
-                      sizes[edge.target].pixels(), own.partial.at(n, b));
+            k.product(grad(edge.target, n) + b * plane_size(edge.target), x + b * plane_size(edge.target),
+                      own.norm.mean + b * lanes, sizes[edge.target].pixels(), own.partial.at(n, b));
     }
 
-    void gather(const Edge& edge, std::size_t c, std::size_t s, int n, const BackwardThread<T>& thread, T* d) {
+    // Outputs of a candidate's stages that were not saved, and Σ g·(u - mean), for one image.
+    void recompute(const Edge& edge, int c, int n, const BackwardThread<T>& thread) {
+        for (std::size_t s = 0; s < stages_[c].size(); ++s) recompute_stage(edge, c, s, n, thread);
+    }
+
+    void recompute_stage(const Edge& edge, std::size_t c, std::size_t s, int n, const BackwardThread<T>& thread) {
         const Stage& stage = edge.candidates[c].stages[s];
-        const T* weight = stages_[c][s].depthwise;
-        if (s == 0) return this->gather_source(edge, stage, source_image(edge.source, n), thread.planes, weight, d);
+        const StageScratch<T>& own = stages_[c][s];
+        const bool last = s + 1 == stages_[c].size();
+        if (!last && this->saved_stage(stage)) return;
+        const T* planes = input_planes(edge, c, s, n, thread);
+        own.partial.clear(n);
+        this->each_band(edge, [&](Rows rows) {
+            const Blocks<T> d = last ? gathered(edge, stage, own, n, rows) : gathered_band(edge, stage, thread, rows);
+            this->gather(edge, stage, source_image(edge.source, n), planes, own.depthwise, rows, d);
+            this->multiply(edge, stage, rows, d, own.pointwise, thread.product,
+                           own.output + n * image_size(edge.target), last ? grad(edge.target, n) : nullptr,
+                           own.norm.mean, own.partial.at(n));
+        });
+    }
+
+    // Rows of d, kept from `recompute` for a last stage, or in scratch.
+    Blocks<T> gathered(const Edge& edge, const Stage& stage, const StageScratch<T>& own, int n, Rows rows) const {
+        return this->whole(edge, rows, stage.gathers() * blocks(stage.in_channels),
+                           own.gathered + n * this->gathered_size(edge, stage));
+    }
+    Blocks<T> gathered_band(const Edge& edge, const Stage& stage, const BackwardThread<T>& thread, Rows rows) const {
+        return this->band(edge, rows, stage.gathers() * blocks(stage.in_channels), thread.gathered);
+    }
+
+    // The padded planes that stage s convolves.
+    const T* input_planes(const Edge& edge, std::size_t c, std::size_t s, int n, const BackwardThread<T>& thread) {
+        if (s == 0) return rectified_.image(n);
         const StageScratch<T>& before = stages_[c][s - 1];
-        this->gather_normed(edge, stage, before.output + n * image_size(edge.target), before.norm, weight,
-                            thread.normed, d);
+        this->pad_normed(edge, edge.candidates[c].stages[s], before.output + n * image_size(edge.target), before.norm,
+                         thread.planes);
+        return thread.planes;
     }
 
     // Coefficients of a candidate's last norm, and its ∂α.
@@ -345,7 +386,7 @@ class Backward : Cell<T> {
     }
 
     // Coefficients of stage s, whose sums the derivative of stage s + 1 has left.
-    void coefficients(const Edge& edge, const Candidate& candidate, std::size_t s, int c) {
+    void stage_coefficients(const Edge& edge, const Candidate& candidate, std::size_t s, int c) {
         const Partial<T>& partial = stages_[c][s].partial;
         set(
             edge, candidate.stages[s].norm, stages_[c][s], 1, [&](int i) { return total(partial, i); },
@@ -359,15 +400,9 @@ class Backward : Cell<T> {
                                  to_.parameter(norm.beta));
     }
 
-    // The i-th stage from the end of every candidate that has it, for one image; with the first go the candidates
-    // without stages.
-    void go_back(const Edge& edge, std::size_t i, int n, int thread_number) {
-        const BackwardThread<T>& thread = threads_[thread_number];
-        const T* x = source_image(edge.source, n);
-        this->pad_source(edge, x, thread.planes);
+    // Back through the candidates without stages, for one image.
+    void plain_back(const Edge& edge, int n) {
         for (std::size_t c = 0; c < edge.candidates.size(); ++c) {
-            if (i < stages_[c].size()) stage_back(edge, c, stages_[c].size() - 1 - i, n, thread, thread_number);
-            if (i > 0) continue;
             const Candidate& candidate = edge.candidates[c];
             if (candidate.pool != Pool::none) pool_back(edge, candidate, plain_[c], n);
             if (candidate.identity && wants(edge.source))
@@ -381,100 +416,118 @@ class Backward : Cell<T> {
         const std::ptrdiff_t at = n * image_size(edge.target);
         for (int b = 0; b < own.partial.blocks; ++b) {
             const std::ptrdiff_t plane = b * plane_size(edge.target);
-            norm_back(edge, candidate.pool_norm, own, b, grad(edge.target, n) + plane,
-                      pooled_.of(edge.stride, candidate.pool).values + at + plane, true,
+            norm_back(candidate.pool_norm, own, b, grad(edge.target, n) + plane,
+                      pooled_.of(edge.stride, candidate.pool).values + at + plane, sizes[edge.target].pixels(), true,
                       pooled_grads_.of(edge.stride, candidate.pool).values + at + plane);
         }
     }
 
     template <class Own>
-    void norm_back(const Edge& edge, const Norm& norm, const Own& own, int b, const T* g, const T* u, bool add,
+    void norm_back(const Norm& norm, const Own& own, int b, const T* g, const T* u, std::ptrdiff_t pixels, bool add,
                    T* out) const {
         const int c = b * lanes;
         // With running statistics ∂u = a·g; not to look at u keeps its NaN and ±inf out of the gradient, as PyTorch
         // does.
         k.norm_grad(g, norm.batch() ? u : nullptr, own.norm.mean + c, own.norm_grad.a + c, own.norm_grad.b + c,
-                    own.norm_grad.c + c, sizes[edge.target].pixels(), add, out);
+                    own.norm_grad.c + c, pixels, add, out);
     }
 
-    void stage_back(const Edge& edge, std::size_t c, std::size_t s, int n, const BackwardThread<T>& thread,
+    void stage_back(const Edge& edge, std::size_t c, std::size_t s, int n, BackwardThread<T>& thread,
                     int thread_number) {
+        const Stage& stage = edge.candidates[c].stages[s];
+        if (s == 0 && !wants(edge.source) && !wants_parameters()) return;
+        const bool depthwise = stage.kind == Stage::Kind::depthwise;
+        const T* planes = depthwise && wants_parameters() ? input_planes(edge, c, s, n, thread) : nullptr;
+        if (depthwise) clear_margins(edge, thread);
+        this->each_band(edge, [&](Rows rows) { band_back(edge, c, s, n, rows, planes, thread, thread_number); });
+        for (int b = 0; depthwise && b < blocks(stage.in_channels); ++b)
+            depthwise_back(edge, c, s, b, n, planes, thread, thread_number);
+    }
+
+    // What `band_back` writes leaves the margins of dd as they are, so they are cleared once for a size.
+    void clear_margins(const Edge& edge, BackwardThread<T>& thread) const {
+        const Size size = sizes[edge.target];
+        if (thread.margins.h == size.h && thread.margins.w == size.w) return;
+        std::memset(thread.dd, 0, thread.dd_size * sizeof(T));
+        thread.margins = size;
+    }
+
+    // Through batch norm and 1×1 convolution, for some rows: to dd, and further where no depthwise convolution follows.
+    void band_back(const Edge& edge, std::size_t c, std::size_t s, int n, Rows rows, const T* planes,
+                   BackwardThread<T>& thread, int thread_number) {
         const Stage& stage = edge.candidates[c].stages[s];
         const StageScratch<T>& own = stages_[c][s];
         const bool last = s + 1 == stages_[c].size();
-        const std::ptrdiff_t at = n * image_size(edge.target), pixels = sizes[edge.target].pixels();
-        if (s == 0 && !wants(edge.source) && !wants_parameters()) return;
-        for (int b = 0; b < blocks(stage.out_channels); ++b) {
-            const std::ptrdiff_t plane = b * plane_size(edge.target);
-            norm_back(edge, stage.norm, own, b, (last ? grad(edge.target, n) : own.grad + at) + plane,
-                      own.output + at + plane, false, thread.du + plane);
-        }
+        const std::ptrdiff_t at = n * image_size(edge.target), pixels = this->pixels(edge, rows);
+        const Blocks<T> du = this->band(edge, rows, blocks(stage.out_channels), thread.du);
+        const Blocks<T> u = this->whole(edge, rows, du.count, own.output + at);
+        const Blocks<T> g = this->whole(edge, rows, du.count, last ? grad(edge.target, n) : own.grad + at);
+        for (int b = 0; b < du.count; ++b) norm_back(stage.norm, own, b, g[b], u[b], pixels, false, du[b]);
+        const int in_blocks = blocks(stage.in_channels), channels = stage.out_channels / stage.gathers();
         if (wants_parameters()) {
-            const T* d = own.gathered + n * this->gathered_size(edge, stage);
-            if (!last) gather(edge, c, s, n, thread, thread.gathered), d = thread.gathered;
+            const Blocks<T> d = last ? gathered(edge, stage, own, n, rows) : gathered_band(edge, stage, thread, rows);
+            if (!last) this->gather(edge, stage, source_image(edge.source, n), planes, own.depthwise, rows, d);
             for (int i = 0; i < stage.gathers(); ++i)
                 k.pointwise_weight_grad(
-                    thread.du, blocks(stage.out_channels), d + i * blocks(stage.in_channels) * plane_size(edge.target),
-                    blocks(stage.in_channels), pixels,
+                    du, {d[i * in_blocks], in_blocks, d.stride}, pixels,
                     own.pointwise_grad + thread_number * sums_stride_ + i * pointwise_grad_size(stage) / 2);
         }
-        const int rows = stage.out_channels / stage.gathers();
+        const bool depthwise = stage.kind == Stage::Kind::depthwise;
+        if (!depthwise && !wants(edge.source)) return;
         for (int i = 0; i < stage.gathers(); ++i) {
-            k.pointwise(thread.du, i * rows, (i + 1) * rows, own.pointwise_back + i * packed_back_size(stage) / 2,
-                        pixels, blocks(stage.in_channels), thread.gathered, nullptr, nullptr, nullptr);
-            scatter(edge, c, s, i, n, thread, thread_number);
+            const Blocks<T> dd =
+                depthwise ? padded_rows(edge, stage, rows, thread.dd) : this->band(edge, rows, in_blocks, thread.dd);
+            const int width = sizes[edge.target].w, padded = width + 2 * graph.pad;
+            const Area area =
+                depthwise ? Area{rows.count(), width, std::ptrdiff_t(padded) * lanes} : Area{1, pixels, 0};
+            k.pointwise(du, i * channels, (i + 1) * channels, own.pointwise_back + i * packed_back_size(stage) / 2,
+                        area, dd, nullptr, nullptr, nullptr);
+            if (!depthwise) rectifier_back(edge, stage, i, n, rows, dd);
         }
+        if (!depthwise) thread.margins = {};
     }
 
-    // From the gradient of d, in thread.gathered, to that of the stage's input and of its depthwise weight.
-    void scatter(const Edge& edge, std::size_t c, std::size_t s, int half, int n, const BackwardThread<T>& thread,
-                 int thread_number) {
-        const Stage& stage = edge.candidates[c].stages[s];
-        for (int b = 0; b < blocks(stage.in_channels); ++b) {
-            const T* dd = thread.gathered + b * plane_size(edge.target);
-            const std::ptrdiff_t plane = b * plane_size(edge.source);
-            const T* x = source_image(edge.source, n) + plane;
-            if (stage.kind == Stage::Kind::depthwise)
-                depthwise_back(edge, c, s, b, n, dd, thread, thread_number);
-            else if (!wants(edge.source))
-                continue;
-            else if (stage.kind == Stage::Kind::pointwise)
-                k.relu_grad(dd, x, sizes[edge.target].pixels(), grad(edge.source, n) + plane);
+    Blocks<T> padded_rows(const Edge& edge, const Stage& stage, Rows rows, T* planes) const {
+        const std::ptrdiff_t first = std::ptrdiff_t(rows.first) * (sizes[edge.target].w + 2 * graph.pad) + graph.pad;
+        return {planes + first * lanes, blocks(stage.in_channels), this->padded_plane_size(edge.target)};
+    }
+
+    // To the source, for some rows of the gradient of a stage that has no depthwise convolution.
+    void rectifier_back(const Edge& edge, const Stage& stage, int half, int n, Rows rows, const Blocks<T>& dd) const {
+        for (int b = 0; b < dd.count; ++b) {
+            const T* x = source_image(edge.source, n) + b * plane_size(edge.source);
+            T* to = grad(edge.source, n) + b * plane_size(edge.source);
+            const std::ptrdiff_t at = this->offset(edge, rows);
+            if (stage.kind == Stage::Kind::pointwise)
+                k.relu_grad(dd[b], x + at, this->pixels(edge, rows), to + at);
             else
-                k.relu_subsample_grad(dd, x, sizes[edge.source], half, sizes[edge.target],
-                                      grad(edge.source, n) + plane);
+                k.relu_subsample_grad(dd[b], x, sizes[edge.source], half, rows, sizes[edge.target].w, to);
         }
     }
 
-    void depthwise_back(const Edge& edge, std::size_t c, std::size_t s, int b, int n, const T* dd,
+    // From dd to the gradient of block b of the stage's input, and of its depthwise weight.
+    void depthwise_back(const Edge& edge, std::size_t c, std::size_t s, int b, int n, const T* planes,
                         const BackwardThread<T>& thread, int thread_number) {
         const Stage& stage = edge.candidates[c].stages[s];
         const StageScratch<T>& own = stages_[c][s];
         const Depthwise conv = this->convolution(edge, stage);
         const std::ptrdiff_t taps = std::ptrdiff_t(b) * stage.kernel * stage.kernel * lanes;
-        const std::ptrdiff_t at = n * image_size(edge.target) + b * plane_size(edge.target);
-        const int ch = b * lanes;
-        k.pad(dd, conv.out, graph.pad, thread.plane);
-        if (wants_parameters()) {
-            const T* plane = thread.planes + b * this->padded_plane_size(edge.source);
-            if (s > 0) {
-                const StageScratch<T>& before = stages_[c][s - 1];
-                k.norm_relu_pad(before.output + at, before.norm.mean + ch, before.norm.scale + ch,
-                                before.norm.shift + ch, conv.in, graph.pad, thread.normed);
-                plane = thread.normed;
-            }
-            k.depthwise_weight_grad(conv, plane, dd, own.depthwise_grad + thread_number * sums_stride_ + taps);
-        }
+        const T* dd = thread.dd + b * this->padded_plane_size(edge.target);
+        const int input = stage.stride == 1 ? edge.target : edge.source;
+        if (wants_parameters())
+            k.depthwise_weight_grad(conv, planes + b * this->padded_plane_size(input), dd,
+                                    own.depthwise_grad + thread_number * sums_stride_ + taps);
         if (s > 0) {
             const StageScratch<T>& before = stages_[c][s - 1];
+            const std::ptrdiff_t at = n * image_size(edge.target) + b * plane_size(edge.target);
             double* sums = before.partial.at(n, b);
             std::memset(sums, 0, 2 * lanes * sizeof(double));
-            k.depthwise_grad_norm(conv, thread.plane, own.depthwise_back + taps, before.output + at,
-                                  before.norm.mean + ch, before.norm.scale + ch, before.norm.shift + ch,
-                                  before.grad + at, sums);
+            const int ch = b * lanes;
+            k.depthwise_grad_norm(conv, dd, own.depthwise_back + taps, before.output + at, before.norm.mean + ch,
+                                  before.norm.scale + ch, before.norm.shift + ch, before.grad + at, sums);
         } else if (wants(edge.source)) {
             const std::ptrdiff_t plane = b * plane_size(edge.source);
-            k.depthwise_grad_relu(conv, thread.plane, own.depthwise_back + taps, source_image(edge.source, n) + plane,
+            k.depthwise_grad_relu(conv, dd, own.depthwise_back + taps, source_image(edge.source, n) + plane,
                                   grad(edge.source, n) + plane);
         }
     }
@@ -502,6 +555,7 @@ class Backward : Cell<T> {
     const T* x_ = nullptr;  // the current source, blocked, all images
     std::vector<BackwardThread<T>> threads_;
     PooledSource<T> pooled_, pooled_grads_;             // of the current source
+    RectifiedSource<T> rectified_;                      // of the current source
     std::vector<std::vector<StageScratch<T>>> stages_;  // of the current edge, by candidate
     std::vector<PlainScratch<T>> plain_;                // of the current edge, by candidate
     T* sums_ = nullptr;

@@ -89,63 +89,53 @@ void Cell<T>::norm_state(const Norm& norm, double alpha, NormState<T>& state) co
 }
 
 template <class T>
-void Cell<T>::pad_source(const Edge& edge, const T* x, T* planes) const {
-    for (int b = 0; b < blocks(graph.channels[edge.source]); ++b)
-        k.relu_pad(x + b * plane_size(edge.source), sizes[edge.source], graph.pad,
-                   planes + b * padded_plane_size(edge.source));
-}
-
-template <class T>
-void Cell<T>::gather_source(const Edge& edge, const Stage& stage, const T* x, const T* planes, const T* weight,
-                            T* d) const {
-    const int count = blocks(stage.in_channels);
-    const Size out = sizes[edge.target];
-    const int taps = stage.kernel * stage.kernel;
-    for (int b = 0; b < count; ++b) {
-        const T* plane = x + b * plane_size(edge.source);
-        T* to = d + b * plane_size(edge.target);
-        switch (stage.kind) {
-            case Stage::Kind::depthwise:
-                k.depthwise(convolution(edge, stage), planes + b * padded_plane_size(edge.source),
-                            weight + std::ptrdiff_t(b) * taps * lanes, to);
-                break;
-            case Stage::Kind::pointwise:
-                k.relu(plane, out.pixels(), to);
-                break;
-            case Stage::Kind::reduce:
-                for (int half = 0; half < 2; ++half)
-                    k.relu_subsample(plane, sizes[edge.source], half, out, to + half * count * plane_size(edge.target));
-                break;
-        }
-    }
-}
-
-template <class T>
-void Cell<T>::gather_normed(const Edge& edge, const Stage& stage, const T* z, const NormState<T>& norm, const T* weight,
-                            T* plane, T* d) const {
-    const int taps = stage.kernel * stage.kernel;
+void Cell<T>::pad_normed(const Edge& edge, const Stage& stage, const T* z, const NormState<T>& norm, T* planes) const {
     for (int b = 0; b < blocks(stage.in_channels); ++b) {
         const int c = b * lanes;
         k.norm_relu_pad(z + b * plane_size(edge.target), norm.mean + c, norm.scale + c, norm.shift + c,
-                        sizes[edge.target], graph.pad, plane);
-        k.depthwise(convolution(edge, stage), plane, weight + std::ptrdiff_t(b) * taps * lanes,
-                    d + b * plane_size(edge.target));
+                        sizes[edge.target], graph.pad, planes + b * padded_plane_size(edge.target));
     }
 }
 
 template <class T>
-void Cell<T>::multiply(const Edge& edge, const Stage& stage, const T* d, const T* packed, T* scratch, T* u, const T* g,
-                       const T* mean, double* sums) const {
-    const std::ptrdiff_t pixels = sizes[edge.target].pixels(), plane = plane_size(edge.target);
-    const int out_blocks = blocks(stage.out_channels), in_blocks = blocks(stage.in_channels);
-    if (stage.gathers() == 1) return k.pointwise(d, 0, stage.in_channels, packed, pixels, out_blocks, u, g, mean, sums);
-    T* halves[2] = {scratch, scratch + out_blocks * plane};
-    for (int half = 0; half < 2; ++half)
-        k.pointwise(d + half * in_blocks * plane, 0, stage.in_channels, packed + half * packed_size(stage) / 2, pixels,
-                    out_blocks, halves[half], nullptr, nullptr, nullptr);
-    k.blend(halves[0], halves[1], stage.out_channels / 2, out_blocks, pixels, u);
-    for (int b = 0; g && b < out_blocks; ++b)
-        k.product(g + b * plane, u + b * plane, mean + b * lanes, pixels, sums + b * 2 * lanes);
+void Cell<T>::gather(const Edge& edge, const Stage& stage, const T* x, const T* planes, const T* weight, Rows rows,
+                     const Blocks<T>& d) const {
+    const int count = blocks(stage.in_channels), input = stage.stride == 1 ? edge.target : edge.source;
+    const std::ptrdiff_t taps = std::ptrdiff_t(stage.kernel) * stage.kernel * lanes;
+    for (int b = 0; b < count; ++b) switch (stage.kind) {
+            case Stage::Kind::depthwise:
+                k.depthwise(convolution(edge, stage), planes + b * padded_plane_size(input), weight + b * taps, rows,
+                            d[b]);
+                break;
+            case Stage::Kind::pointwise:
+                k.relu(x + b * plane_size(edge.source) + offset(edge, rows), pixels(edge, rows), d[b]);
+                break;
+            case Stage::Kind::reduce:
+                for (int half = 0; half < 2; ++half)
+                    k.relu_subsample(x + b * plane_size(edge.source), sizes[edge.source], half, rows,
+                                     sizes[edge.target].w, d[half * count + b]);
+                break;
+        }
+}
+
+template <class T>
+void Cell<T>::multiply(const Edge& edge, const Stage& stage, Rows rows, const Blocks<T>& d, const T* packed, T* scratch,
+                       T* u, const T* g, const T* mean, double* sums) const {
+    const std::ptrdiff_t count = pixels(edge, rows), at = offset(edge, rows);
+    const Blocks<T> out = whole(edge, rows, blocks(stage.out_channels), u);
+    const Area area{1, count, 0};
+    if (stage.gathers() == 1)
+        return k.pointwise(d, 0, stage.in_channels, packed, area, out, g ? g + at : nullptr, mean, sums);
+    const int in_blocks = blocks(stage.in_channels);
+    Blocks<T> halves[2];
+    for (int half = 0; half < 2; ++half) {
+        halves[half] = band(edge, rows, out.count, scratch + half * out.count * count * lanes);
+        k.pointwise({d[half * in_blocks], in_blocks, d.stride}, 0, stage.in_channels,
+                    packed + half * packed_size(stage) / 2, area, halves[half], nullptr, nullptr, nullptr);
+    }
+    k.blend(halves[0], halves[1], stage.out_channels / 2, count, out);
+    for (int b = 0; g && b < out.count; ++b)
+        k.product(g + at + b * out.stride, out[b], mean + b * lanes, count, sums + b * 2 * lanes);
 }
 
 template <class T>
@@ -161,19 +151,23 @@ void Cell<T>::pack(const Stage& stage, T* pointwise, T* depthwise) const {
 
 template <class T>
 std::vector<ThreadScratch<T>> layout_threads(const Cell<T>& cell, Arena& arena) {
-    std::ptrdiff_t planes = 0, gathered = 0, product = 0;
-    for (const Edge& edge : cell.graph.edges)
+    std::ptrdiff_t planes = 0, gathered = 0, product = 0, pool = 0;
+    for (const Edge& edge : cell.graph.edges) {
+        const std::ptrdiff_t band = cell.band_size(edge);
+        const Size size = cell.sizes[edge.target];
+        pool = std::max(pool, (size.pixels() + 6 * size.w) * cell.lanes);
         for (const Candidate& candidate : edge.candidates)
             for (const Stage& stage : candidate.stages) {
-                const std::ptrdiff_t source =
-                    cell.padded_plane_size(edge.source) * cell.blocks(cell.graph.channels[edge.source]);
-                planes = std::max({planes, source, cell.padded_plane_size(edge.target)});
-                gathered = std::max(gathered, cell.gathered_size(edge, stage));
-                if (stage.gathers() == 2) product = std::max(product, 2 * cell.image_size(edge.target));
+                if (candidate.stages.size() > 1)
+                    planes = std::max(planes, cell.padded_plane_size(edge.target) * cell.blocks(stage.out_channels));
+                gathered = std::max(gathered, stage.gathers() * cell.blocks(stage.in_channels) * band);
+                if (stage.gathers() == 2) product = std::max(product, 2 * cell.blocks(stage.out_channels) * band);
             }
+    }
     std::vector<ThreadScratch<T>> threads;
     for (int t = 0; t < cell.call.threads; ++t)
-        threads.push_back({arena.take<T>(planes), arena.take<T>(gathered), arena.take<T>(product)});
+        threads.push_back(
+            {arena.take<T>(planes), arena.take<T>(gathered), arena.take<T>(product), arena.take<T>(pool)});
     return threads;
 }
 
@@ -189,7 +183,7 @@ void PooledSource<T>::layout(const Cell<T>& cell, int source, Arena& arena) {
 }
 
 template <class T>
-void PooledSource<T>::compute(const Cell<T>& cell, int source, int n, const T* x, bool moments) {
+void PooledSource<T>::compute(const Cell<T>& cell, int source, int n, const T* x, bool moments, T* scratch) {
     for (int stride : {1, 2})
         for (auto pool : {Candidate::Pool::max, Candidate::Pool::avg})
             if (const Edge* edge = cell.graph.leaving(source, stride, pool)) {
@@ -197,17 +191,38 @@ void PooledSource<T>::compute(const Cell<T>& cell, int source, int n, const T* x
                 const Size in = cell.sizes[source], out = cell.sizes[edge->target];
                 for (int b = 0; b < pooled.partial.blocks; ++b) {
                     T* to = pooled.values + n * cell.image_size(edge->target) + b * cell.plane_size(edge->target);
-                    const auto run = pool == Candidate::Pool::max ? cell.k.max_pool : cell.k.avg_pool;
-                    run(x + b * cell.plane_size(source), in, stride, out, to);
-                    if (moments) cell.k.moments(to, out.pixels(), pooled.partial.mean(n, b), pooled.partial.at(n, b));
+                    if (pool == Candidate::Pool::max)
+                        cell.k.max_pool(x + b * cell.plane_size(source), in, stride, out, scratch, to);
+                    else
+                        cell.k.avg_pool(x + b * cell.plane_size(source), in, stride, out, to);
+                    if (moments) cell.k.moments(to, out.pixels(), pooled.partial.at(n, b));
                 }
             }
+}
+
+template <class T>
+void RectifiedSource<T>::layout(const Cell<T>& cell, int source, Arena& arena) {
+    bool read = false;
+    for (const Edge* edge : cell.graph.leaving(source))
+        for (const Candidate& candidate : edge->candidates)
+            if (!candidate.stages.empty()) read |= candidate.stages[0].kind == Stage::Kind::depthwise;
+    image_size = read ? cell.padded_plane_size(source) * cell.blocks(cell.graph.channels[source]) : 0;
+    planes = read ? arena.take<T>(image_size * cell.images) : nullptr;
+}
+
+template <class T>
+void RectifiedSource<T>::compute(const Cell<T>& cell, int source, int n, const T* x) const {
+    for (int b = 0; planes && b < cell.blocks(cell.graph.channels[source]); ++b)
+        cell.k.relu_pad(x + b * cell.plane_size(source), cell.sizes[source], cell.graph.pad,
+                        planes + n * image_size + b * cell.padded_plane_size(source));
 }
 
 template std::vector<ThreadScratch<float>> layout_threads(const Cell<float>&, Arena&);
 template std::vector<ThreadScratch<double>> layout_threads(const Cell<double>&, Arena&);
 template struct PooledSource<float>;
 template struct PooledSource<double>;
+template struct RectifiedSource<float>;
+template struct RectifiedSource<double>;
 template class Cell<float>;
 template class Cell<double>;
 

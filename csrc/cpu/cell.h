@@ -40,6 +40,8 @@ struct Call {
     }
 };
 
+constexpr int kBandPixels = 256;  // pixels times blocks of a band
+
 template <class T>
 class Cell {
   public:
@@ -73,16 +75,46 @@ class Cell {
     Depthwise convolution(const Edge& edge, const Stage& stage) const;
     void norm_state(const Norm& norm, double alpha, NormState<T>& state) const;
 
-    // Padded planes of ReLU(x), one after the other, of one image of a state.
-    void pad_source(const Edge& edge, const T* x, T* planes) const;
-    // d of a stage, for one image: from the padded planes of the source, from the source itself (1×1 stages), or, after
-    // a norm, from the output z of the stage before. `plane` is one padded plane of scratch.
-    void gather_source(const Edge& edge, const Stage& stage, const T* x, const T* planes, const T* weight, T* d) const;
-    void gather_normed(const Edge& edge, const Stage& stage, const T* z, const NormState<T>& norm, const T* weight,
-                       T* plane, T* d) const;
-    // u = W·d for one image; with g also Σ g·(u - mean). `scratch` holds two images of the target for a reduce.
-    void multiply(const Edge& edge, const Stage& stage, const T* d, const T* packed, T* scratch, T* u,
-                  const T* g = nullptr, const T* mean = nullptr, double* sums = nullptr) const;
+    // Rows of an edge's target, so many at a time that what is computed from them stays in the first-level cache.
+    int band_rows(const Edge& edge) const {
+        const int widest = std::max(blocks(graph.channels[edge.source]), blocks(graph.channels[edge.target]));
+        const Size size = sizes[edge.target];
+        return std::clamp(kBandPixels / (size.w * widest), 1, size.h);
+    }
+    std::ptrdiff_t band_size(const Edge& edge) const {
+        return std::ptrdiff_t(band_rows(edge)) * sizes[edge.target].w * lanes;
+    }
+    template <class Run>
+    void each_band(const Edge& edge, Run run) const {
+        const int step = band_rows(edge), height = sizes[edge.target].h;
+        for (int y = 0; y < height; y += step) run(Rows{y, std::min(y + step, height)});
+    }
+    std::ptrdiff_t pixels(const Edge& edge, Rows rows) const {
+        return std::ptrdiff_t(rows.count()) * sizes[edge.target].w;
+    }
+    // Where these rows of the edge's target start in a plane.
+    std::ptrdiff_t offset(const Edge& edge, Rows rows) const {
+        return std::ptrdiff_t(rows.first) * sizes[edge.target].w * lanes;
+    }
+    // Blocks that hold nothing but these rows, in scratch; the same rows of whole planes.
+    Blocks<T> band(const Edge& edge, Rows rows, int count, T* scratch) const {
+        return {scratch, count, pixels(edge, rows) * lanes};
+    }
+    template <class Pointer>
+    Blocks<std::remove_pointer_t<Pointer>> whole(const Edge& edge, Rows rows, int count, Pointer planes) const {
+        return {planes + offset(edge, rows), count, plane_size(edge.target)};
+    }
+
+    // Padded planes of ReLU(normed z), for one image of the output z of a stage.
+    void pad_normed(const Edge& edge, const Stage& stage, const T* z, const NormState<T>& norm, T* planes) const;
+    // Rows of d, all blocks and both halves of a reduce, for one image: a depthwise stage reads padded planes, the
+    // others the source x.
+    void gather(const Edge& edge, const Stage& stage, const T* x, const T* planes, const T* weight, Rows rows,
+                const Blocks<T>& d) const;
+    // The same rows of u = W·d; with g, which is like u, also Σ g·(u - mean). `scratch` is a band for each half of a
+    // reduce.
+    void multiply(const Edge& edge, const Stage& stage, Rows rows, const Blocks<T>& d, const T* packed, T* scratch,
+                  T* u, const T* g = nullptr, const T* mean = nullptr, double* sums = nullptr) const;
 
     std::ptrdiff_t gathered_size(const Edge& edge, const Stage& stage) const {
         return stage.gathers() * plane_size(edge.target) * blocks(stage.in_channels);
@@ -100,12 +132,26 @@ class Cell {
     std::ptrdiff_t saved_size_ = 0;
 };
 
+// Outputs of stages that are not saved, which the candidates of an edge take in turns.
+template <class T>
+struct StateBuffers {
+    std::vector<T*> taken;
+    std::vector<bool> exists;
+
+    T* at(std::size_t i, std::ptrdiff_t size, Arena& arena) {
+        if (i >= exists.size()) taken.resize(i + 1), exists.resize(i + 1);
+        if (!exists[i]) taken[i] = arena.take<T>(size), exists[i] = true;
+        return taken[i];
+    }
+};
+
 // What a thread needs for one image at a time.
 template <class T>
 struct ThreadScratch {
-    T* planes;    // padded planes of the source, or one of the target
-    T* gathered;  // d of a stage
-    T* product;   // the halves of a factorised reduce
+    T* planes;    // padded planes of a normed stage
+    T* gathered;  // a band of d
+    T* product;   // a band of the halves of a factorised reduce
+    T* pool;      // for max_pool and its derivative
 };
 
 template <class T>
@@ -125,7 +171,18 @@ struct PooledSource {
 
     void layout(const Cell<T>& cell, int source, Arena& arena);
     // For one image; with `moments`, also what their norms need.
-    void compute(const Cell<T>& cell, int source, int n, const T* x, bool moments);
+    void compute(const Cell<T>& cell, int source, int n, const T* x, bool moments, T* scratch);
+};
+
+// Padded planes of ReLU(x) of a source, all images, which its edges' depthwise convolutions share.
+template <class T>
+struct RectifiedSource {
+    T* planes = nullptr;
+    std::ptrdiff_t image_size = 0;
+
+    void layout(const Cell<T>& cell, int source, Arena& arena);
+    void compute(const Cell<T>& cell, int source, int n, const T* x) const;
+    const T* image(int n) const { return planes + n * image_size; }
 };
 
 int block(int element_size, int channels);

@@ -1,11 +1,9 @@
 // Forward of a cell: states in order, edge by edge.
 //
-// For each source its pools are computed once. For each edge out of it a pass over the images computes one stage of all
-// candidates; between two passes the images' sums become the batch's statistics. The last pass adds Σ α·o(x) to the
-// target.
-#include <cstring>
-
+// For each source its pools are computed once. Each step of a candidate of an edge out of it, a stage or the sum
+// y += α·o(x), is a pass over the images (passes.h); between two passes the images' sums become the batch's statistics.
 #include "cell.h"
+#include "passes.h"
 
 namespace fastnas {
 
@@ -32,10 +30,7 @@ class Forward : Cell<T> {
 
     void run() {
         const Scratch scratch([this](Arena& arena) { layout(arena); });
-        each_image([this](int n, int) {
-            for (int state = graph.inputs; state < int(states_.size()); ++state)
-                std::memset(image(state, n), 0, image_size(state) * sizeof(T));
-        });
+        started_.assign(states_.size(), false);
         for (int state = 0; state < int(states_.size()); ++state) {
             if (graph.is_input(state))
                 each_image([&](int n, int) { this->load_image(call.inputs[state], 0, state, n, image(state, n)); });
@@ -69,67 +64,94 @@ class Forward : Cell<T> {
     }
 
     void run_source(int source) {
+        if (graph.leaving(source).empty()) return;
         pooled_ = {};
-        const Scratch scratch([&](Arena& arena) { pooled_.layout(*this, source, arena); });
-        each_image([&](int n, int) { pooled_.compute(*this, source, n, image(source, n), true); });
+        const Scratch scratch([&](Arena& arena) {
+            pooled_.layout(*this, source, arena);
+            rectified_.layout(*this, source, arena);
+        });
+        each_image([&](int n, int thread) {
+            pooled_.compute(*this, source, n, image(source, n), true, threads_[thread].pool);
+            rectified_.compute(*this, source, n, image(source, n));
+        });
         for (const Edge* edge : graph.leaving(source)) run_edge(*edge);
     }
 
     void run_edge(const Edge& edge) {
         const Scratch scratch([&](Arena& arena) { layout_edge(edge, arena); });
-        std::size_t depth = 0;
-        for (const Candidate& candidate : edge.candidates) depth = std::max(depth, candidate.stages.size());
-        parallel_for(call.threads, int(edge.candidates.size()), [&](int c, int) {
+        const int candidates = int(edge.candidates.size());
+        parallel_for(call.threads, candidates, [&](int c, int) {
             for (std::size_t s = 0; s < stages_[c].size(); ++s)
                 this->pack(edge.candidates[c].stages[s], stages_[c][s].pointwise, stages_[c][s].depthwise);
         });
-        pool_statistics(edge);
-        for (std::size_t s = 0; s < depth; ++s) {
-            each_image([&](int n, int thread) { run_stages(edge, s, n, threads_[thread]); });
-            for (std::size_t c = 0; c < edge.candidates.size(); ++c)
-                if (s < stages_[c].size()) stage_statistics(edge, edge.candidates[c], s, stages_[c][s]);
+        set_plain_norms(edge);
+        // Candidates without stages are the last chain, of one step.
+        std::vector<int> lengths;
+        for (const auto& stages : stages_) lengths.push_back(stages.empty() ? 0 : int(stages.size()) + 1);
+        lengths.push_back(1);
+        for (const Pass& pass : passes(lengths)) {
+            each_image([&](int n, int thread) {
+                bool add = started_[edge.target];
+                for (const auto [c, s] : pass) {
+                    if (c < candidates && s < int(stages_[c].size())) {
+                        run_stage(edge, c, s, n, threads_[thread]);
+                    } else {
+                        add_terms(edge, c, n, add);
+                        add = true;
+                    }
+                }
+            });
+            for (const auto [c, s] : pass) {
+                if (c < candidates && s < int(stages_[c].size()))
+                    stage_statistics(edge, edge.candidates[c], s, stages_[c][s]);
+                else
+                    started_[edge.target] = true;
+            }
         }
-        each_image([&](int n, int) { add_candidates(edge, n); });
     }
 
     void layout_edge(const Edge& edge, Arena& arena) {
         const int padded = this->padded(graph.channels[edge.target]);
         stages_.assign(edge.candidates.size(), {});
-        pool_norms_.assign(edge.candidates.size(), {});
+        plain_norms_.assign(edge.candidates.size(), {});
+        StateBuffers<T> outputs[2];
         for (std::size_t c = 0; c < edge.candidates.size(); ++c) {
-            if (edge.candidates[c].pool != Pool::none) pool_norms_[c].layout(arena, padded);
-            for (const Stage& stage : edge.candidates[c].stages) {
+            const std::vector<Stage>& stages = edge.candidates[c].stages;
+            if (stages.empty()) plain_norms_[c].layout(arena, padded);
+            for (std::size_t s = 0; s < stages.size(); ++s) {
                 StageScratch<T> scratch;
-                T* saved = this->saved_stage(stage);
-                scratch.output = saved ? saved : arena.take<T>(state_size(edge.target));
-                scratch.pointwise = arena.take<T>(this->packed_size(stage));
-                scratch.depthwise = arena.take<T>(this->packed_depthwise_size(stage));
-                scratch.partial.layout(arena, images, this->blocks(stage.out_channels), lanes);
+                T* saved = this->saved_stage(stages[s]);
+                scratch.output =
+                    saved ? saved : outputs[c % 2].at(stages.size() - 1 - s, state_size(edge.target), arena);
+                scratch.pointwise = arena.take<T>(this->packed_size(stages[s]));
+                scratch.depthwise = arena.take<T>(this->packed_depthwise_size(stages[s]));
+                scratch.partial.layout(arena, images, this->blocks(stages[s].out_channels), lanes);
                 scratch.norm.layout(arena, padded);
                 stages_[c].push_back(scratch);
             }
         }
     }
 
-    // One stage of every candidate that has it, for one image.
-    void run_stages(const Edge& edge, std::size_t s, int n, const ThreadScratch<T>& thread) {
-        const T* x = image(edge.source, n);
-        if (s == 0) this->pad_source(edge, x, thread.planes);
-        for (std::size_t c = 0; c < edge.candidates.size(); ++c) {
-            if (s >= stages_[c].size()) continue;
-            const Stage& stage = edge.candidates[c].stages[s];
-            const StageScratch<T>& own = stages_[c][s];
-            const std::ptrdiff_t at = n * image_size(edge.target);
-            if (s == 0)
-                this->gather_source(edge, stage, x, thread.planes, own.depthwise, thread.gathered);
-            else
-                this->gather_normed(edge, stage, stages_[c][s - 1].output + at, stages_[c][s - 1].norm, own.depthwise,
-                                    thread.planes, thread.gathered);
-            this->multiply(edge, stage, thread.gathered, own.pointwise, thread.product, own.output + at);
-            for (int b = 0; stage.norm.batch() && b < own.partial.blocks; ++b)
-                k.moments(own.output + at + b * plane_size(edge.target), sizes[edge.target].pixels(),
-                          own.partial.mean(n, b), own.partial.at(n, b));
-        }
+    // One stage of a candidate, for one image.
+    void run_stage(const Edge& edge, int c, int s, int n, const ThreadScratch<T>& thread) {
+        const Stage& stage = edge.candidates[c].stages[s];
+        const StageScratch<T>& own = stages_[c][s];
+        const std::ptrdiff_t at = n * image_size(edge.target);
+        const T* planes = s == 0 ? rectified_.image(n) : thread.planes;
+        if (s > 0) this->pad_normed(edge, stage, stages_[c][s - 1].output + at, stages_[c][s - 1].norm, thread.planes);
+        double moments[2 * kMostLanes];
+        this->each_band(edge, [&](Rows rows) {
+            const Blocks<T> d =
+                this->band(edge, rows, stage.gathers() * this->blocks(stage.in_channels), thread.gathered);
+            this->gather(edge, stage, image(edge.source, n), planes, own.depthwise, rows, d);
+            this->multiply(edge, stage, rows, d, own.pointwise, thread.product, own.output + at);
+            const Blocks<T> u = this->whole(edge, rows, own.partial.blocks, own.output + at);
+            const std::ptrdiff_t seen = this->offset(edge, rows) / lanes, more = this->pixels(edge, rows);
+            for (int b = 0; stage.norm.batch() && b < u.count; ++b) {
+                k.moments(u[b], more, moments);
+                own.partial.merge(n, b, double(seen), double(more), moments);
+            }
+        });
     }
 
     void statistics(const Edge& edge, const Norm& norm, const Partial<T>& partial) {
@@ -144,45 +166,46 @@ class Forward : Cell<T> {
         this->norm_state(norm, s + 1 == candidate.stages.size() ? call.weight(candidate) : 1.0, own.norm);
     }
 
-    void pool_statistics(const Edge& edge) {
+    // Of the candidates without stages.
+    void set_plain_norms(const Edge& edge) {
         for (std::size_t c = 0; c < edge.candidates.size(); ++c) {
             const Candidate& candidate = edge.candidates[c];
+            if (candidate.identity)
+                plain_norms_[c].set_identity(call.weight(candidate), this->padded(graph.channels[edge.target]));
             if (candidate.pool == Pool::none) continue;
             statistics(edge, candidate.pool_norm, pooled_.of(edge.stride, candidate.pool).partial);
-            this->norm_state(candidate.pool_norm, call.weight(candidate), pool_norms_[c]);
+            this->norm_state(candidate.pool_norm, call.weight(candidate), plain_norms_[c]);
         }
     }
 
-    // y += Σ α·o(x) for one image.
-    void add_candidates(const Edge& edge, int n) {
-        const std::ptrdiff_t pixels = sizes[edge.target].pixels(), at = n * image_size(edge.target);
+    // y = or += α·o(x) of a candidate with stages, or of all without, for one image.
+    void add_terms(const Edge& edge, int chain, int n, bool add) {
         std::vector<Term<T>> terms;
+        const auto term = [&](const T* u, const NormState<T>& norm) {
+            terms.push_back({u + n * image_size(edge.target), norm.mean, norm.scale, norm.shift});
+        };
+        if (chain < int(stages_.size())) term(stages_[chain].back().output, stages_[chain].back().norm);
+        for (std::size_t c = 0; chain == int(stages_.size()) && c < edge.candidates.size(); ++c) {
+            const Candidate& candidate = edge.candidates[c];
+            if (candidate.identity) term(states_[edge.source], plain_norms_[c]);
+            if (candidate.pool != Pool::none) term(pooled_.of(edge.stride, candidate.pool).values, plain_norms_[c]);
+        }
+        if (terms.empty() && add) return;
         for (int b = 0; b < this->blocks(graph.channels[edge.target]); ++b) {
-            const std::ptrdiff_t plane = b * plane_size(edge.target);
-            T* y = image(edge.target, n) + plane;
-            const auto add = [&](const T* u, const NormState<T>& norm) {
-                terms.push_back(
-                    {u + at + plane, norm.mean + b * lanes, norm.scale + b * lanes, norm.shift + b * lanes});
-            };
-            terms.clear();
-            for (std::size_t c = 0; c < edge.candidates.size(); ++c) {
-                const Candidate& candidate = edge.candidates[c];
-                if (candidate.identity)
-                    k.axpy(T(call.weight(candidate)), image(edge.source, n) + plane, pixels, y);
-                else if (candidate.pool != Pool::none)
-                    add(pooled_.of(edge.stride, candidate.pool).values, pool_norms_[c]);
-                else if (!stages_[c].empty())
-                    add(stages_[c].back().output, stages_[c].back().norm);
-            }
-            k.accumulate(terms.data(), int(terms.size()), pixels, y);
+            k.accumulate(terms.data(), int(terms.size()), sizes[edge.target].pixels(), add,
+                         image(edge.target, n) + b * plane_size(edge.target));
+            for (Term<T>& t : terms)
+                t = {t.x + plane_size(edge.target), t.mean + lanes, t.scale + lanes, t.shift + lanes};
         }
     }
 
     std::vector<T*> states_;  // blocked, all images
     std::vector<ThreadScratch<T>> threads_;
-    PooledSource<T> pooled_;                            // of the current source
+    std::vector<bool> started_;  // states that an edge has been added to
+    PooledSource<T> pooled_;     // of the current source
+    RectifiedSource<T> rectified_;
     std::vector<std::vector<StageScratch<T>>> stages_;  // of the current edge, by candidate
-    std::vector<NormState<T>> pool_norms_;              // of the current edge, by candidate
+    std::vector<NormState<T>> plain_norms_;             // of the current edge, by candidate
 };
 
 }  // namespace

@@ -8,11 +8,37 @@
 
 #include <cstddef>
 
+// Code compiled for a wide machine must not be linked into the baseline: what both use leaves no function behind.
+#define FASTNAS_ALWAYS_INLINE __attribute__((always_inline))
+
 namespace fastnas {
 
 struct Size {
     int h = 0, w = 0;
-    std::ptrdiff_t pixels() const { return static_cast<std::ptrdiff_t>(h) * w; }
+    FASTNAS_ALWAYS_INLINE std::ptrdiff_t pixels() const { return static_cast<std::ptrdiff_t>(h) * w; }
+};
+
+// Rows [first, last) of a plane.
+struct Rows {
+    int first, last;
+    FASTNAS_ALWAYS_INLINE int count() const { return last - first; }
+};
+
+// Blocks of channels, `stride` elements apart.
+template <class T>
+struct Blocks {
+    T* data;
+    int count;
+    std::ptrdiff_t stride;
+    FASTNAS_ALWAYS_INLINE T* operator[](int block) const { return data + block * stride; }
+    FASTNAS_ALWAYS_INLINE operator Blocks<const T>() const { return {data, count, stride}; }
+};
+
+// The pixels that a product runs over: rows that lie one after the other in what it reads, and `out_row` elements apart
+// in what it writes.
+struct Area {
+    int rows;
+    std::ptrdiff_t width, out_row;
 };
 
 // A depthwise convolution with padding dilation · (kernel / 2), from planes of size `in` to planes of size `out`.
@@ -27,6 +53,8 @@ template <class T>
 struct Term {
     const T *x, *mean, *scale, *shift;
 };
+
+constexpr int kMostLanes = 16;
 
 template <class T>
 struct Kernels {
@@ -46,12 +74,12 @@ struct Kernels {
     void (*relu_pad)(const T* x, Size size, int pad, T* out);
     void (*norm_relu_pad)(const T* x, const T* mean, const T* scale, const T* shift, Size size, int pad, T* out);
     // Every second pixel of max(x, 0), from (offset, offset) on, zero beyond the plane; and its derivative, added to
-    // grad.
-    void (*relu_subsample)(const T* x, Size in, int offset, Size out_size, T* out);
-    void (*relu_subsample_grad)(const T* g, const T* x, Size in, int offset, Size out_size, T* grad);
+    // grad. `out` and `g` are the given rows of a plane `width` wide.
+    void (*relu_subsample)(const T* x, Size in, int offset, Rows rows, int width, T* out);
+    void (*relu_subsample_grad)(const T* g, const T* x, Size in, int offset, Rows rows, int width, T* grad);
 
-    // out[p] = Σ weight[tap]·plane[p·stride + offset(tap)], weight (K·K, L).
-    void (*depthwise)(const Depthwise& conv, const T* plane, const T* weight, T* out);
+    // out[p] = Σ weight[tap]·plane[p·stride + offset(tap)] for the given rows of the result, weight (K·K, L).
+    void (*depthwise)(const Depthwise& conv, const T* plane, const T* weight, Rows rows, T* out);
     // grad += x <= 0 ? 0 : v, where v is the transposed convolution of the padded plane g, with weights as
     // pack_depthwise_grad orders them.
     void (*depthwise_grad_relu)(const Depthwise& conv, const T* g, const T* weight, const T* x, T* grad);
@@ -59,33 +87,34 @@ struct Kernels {
     // Stride 1.
     void (*depthwise_grad_norm)(const Depthwise& conv, const T* g, const T* weight, const T* z, const T* mean,
                                 const T* scale, const T* shift, T* grad, double* sums);
-    // acc[tap] += Σ_p g[p]·plane[p·stride + offset(tap)]
+    // acc[tap] += Σ_p g[p]·plane[p·stride + offset(tap)], both planes padded.
     void (*depthwise_weight_grad)(const Depthwise& conv, const T* plane, const T* g, T* acc);
 
-    // out = W·in for all `blocks` blocks of out and input channels [first, last), W as pack_pointwise orders it. With
-    // g, which is like out, adds Σ g·(out - mean) to the first half of sums (blocks, 2, L); mean is (blocks, L).
-    void (*pointwise)(const T* in, int first, int last, const T* weight, Count pixels, int blocks, T* out, const T* g,
-                      const T* mean, double* sums);
+    // out = W·in for all blocks of out and input channels [first, last), W as pack_pointwise orders it. With g, which
+    // is like out, adds Σ g·(out - mean) to the first half of sums (blocks, 2, L); mean is (blocks, L).
+    void (*pointwise)(const Blocks<const T>& in, int first, int last, const T* weight, const Area& area,
+                      const Blocks<T>& out, const T* g, const T* mean, double* sums);
     // acc[ob][ci][lane] += Σ_p du[ob][p][lane]·d[ci][p] for all blocks of both.
-    void (*pointwise_weight_grad)(const T* du, int out_blocks, const T* d, int in_blocks, Count pixels, T* acc);
+    void (*pointwise_weight_grad)(const Blocks<const T>& du, const Blocks<const T>& d, Count pixels, T* acc);
     // out = channel < split ? a : b, for all blocks.
-    void (*blend)(const T* a, const T* b, int split, int blocks, Count pixels, T* out);
+    void (*blend)(const Blocks<const T>& a, const Blocks<const T>& b, int split, Count pixels, const Blocks<T>& out);
 
     // 3×3 pools with padding 1; the mean is over the pixels that exist. Their derivatives are added to grad; ties of
-    // the maximum go to the first in scan order; scratch is one plane of out_size.
-    void (*max_pool)(const T* x, Size in, int stride, Size out_size, T* out);
+    // the maximum go to the first in scan order. Scratch is one plane of out_size, for max_pool three rows of it, for
+    // max_pool_grad both and three rows more.
+    void (*max_pool)(const T* x, Size in, int stride, Size out_size, T* scratch, T* out);
     void (*avg_pool)(const T* x, Size in, int stride, Size out_size, T* out);
     void (*max_pool_grad)(const T* g, const T* x, Size in, int stride, Size out_size, T* scratch, T* grad);
     void (*avg_pool_grad)(const T* g, Size in, int stride, Size out_size, T* scratch, T* grad);
 
-    // Of a plane: its mean, rounded to T, and sums = Σ(x - mean), Σ(x - mean)².
-    void (*moments)(const T* x, Count pixels, T* mean, double* sums);
+    // Its mean and Σ(x - mean)², into moments (2, L).
+    void (*moments)(const T* x, Count pixels, double* moments);
     // sums += Σ g and sums += Σ g·(x - mean).
     void (*sum)(const T* g, Count pixels, double* sums);
     void (*product)(const T* g, const T* x, const T* mean, Count pixels, double* sums);
 
-    // y += Σ over terms of (x - mean)·scale + shift
-    void (*accumulate)(const Term<T>* terms, int count, Count pixels, T* y);
+    // y = or += Σ over terms of (x - mean)·scale + shift
+    void (*accumulate)(const Term<T>* terms, int count, Count pixels, bool add, T* y);
     // out = a·g + b·(x - mean) + c, or out += the same; without x, a·g alone.
     void (*norm_grad)(const T* g, const T* x, const T* mean, const T* a, const T* b, const T* c, Count pixels, bool add,
                       T* out);

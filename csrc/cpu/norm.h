@@ -10,27 +10,33 @@
 
 namespace fastnas {
 
-// What the images of a batch contribute to one norm: sums (N, blocks, 2, L) and, in forward, their means (N, blocks,
-// L).
+// What the images of a batch contribute to one norm, (N, blocks, 2, L): in forward their means and Σ(u - mean)², in
+// backward two sums.
 template <class T>
 struct Partial {
     double* sums = nullptr;
-    T* means = nullptr;
     int blocks = 0, lanes = 0;
 
     void layout(Arena& arena, int images, int blocks_, int lanes_) {
         blocks = blocks_;
         lanes = lanes_;
         sums = arena.take<double>(std::size_t(images) * blocks * 2 * lanes);
-        means = arena.take<T>(std::size_t(images) * blocks * lanes);
     }
     // Those of image n's block b.
     double* at(int n, int b = 0) const { return sums + (std::ptrdiff_t(n) * blocks + b) * 2 * lanes; }
-    T* mean(int n, int b = 0) const { return means + (std::ptrdiff_t(n) * blocks + b) * lanes; }
     void clear(int n) const {
         for (int i = 0; i < blocks * 2 * lanes; ++i) at(n)[i] = 0;
     }
-    // Channel c of image n: its first or second sum.
+    // Adds the moments of `more` pixels to those that `seen` pixels of an image left, by Chan's formula.
+    void merge(int n, int b, double seen, double more, const double* moments) const {
+        double* to = at(n, b);
+        for (int l = 0; l < lanes; ++l) {
+            const double delta = seen > 0 ? moments[l] - to[l] : 0, share = more / (seen + more);
+            to[l] = seen > 0 ? to[l] + delta * share : moments[l];
+            to[lanes + l] = (seen > 0 ? to[lanes + l] + delta * delta * seen * share : 0) + moments[lanes + l];
+        }
+    }
+    // Channel c of image n: its first or second number.
     double first(int n, int c) const { return at(n, c / lanes)[c % lanes]; }
     double second(int n, int c) const { return at(n, c / lanes)[lanes + c % lanes]; }
 };
@@ -57,21 +63,22 @@ struct NormState {
             shift[c] = real && beta ? T(alpha * beta[c]) : T(0);
         }
     }
+    // No norm: alpha·x.
+    void set_identity(double alpha, int padded_channels) {
+        for (int c = 0; c < padded_channels; ++c) mean[c] = shift[c] = T(0), scale[c] = T(alpha), inverse[c] = 1;
+    }
 };
 
 // Mean and biased variance of the batch, by Chan's formula for merging the images' own.
 template <class T>
 void batch_statistics(const Partial<T>& partial, int images, double pixels, int channels, T* mean, T* variance) {
     for (int c = 0; c < channels; ++c) {
-        const auto image_mean = [&](int n) {
-            return double(partial.mean(n, c / partial.lanes)[c % partial.lanes]) + partial.first(n, c) / pixels;
-        };
         double total = 0, squares = 0;
-        for (int n = 0; n < images; ++n) total += image_mean(n);
+        for (int n = 0; n < images; ++n) total += partial.first(n, c);
         const double centre = total / images;
         for (int n = 0; n < images; ++n) {
-            const double s = partial.first(n, c), d = image_mean(n) - centre;
-            squares += partial.second(n, c) - s * s / pixels + pixels * d * d;
+            const double d = partial.first(n, c) - centre;
+            squares += partial.second(n, c) + pixels * d * d;
         }
         mean[c] = T(centre);
         // Rounding may leave a constant channel slightly below zero; NaN stays NaN.

@@ -11,7 +11,7 @@ namespace fastnas::FASTNAS_WIDTH {
 constexpr int kMaxKernel = 7;
 
 template <class T>
-struct Rows {
+struct RowList {
     int count = 0;
     const T* source[kMaxKernel];
     const T* weight[kMaxKernel];
@@ -23,7 +23,7 @@ struct Rows {
 
 // acc[q] = Σ over rows and taps of weight[tap]·source[(x + q)·Stride + tap·Step]
 template <class T, int L, int Pixels, int Taps, int Step, int Stride>
-FASTNAS_INLINE void correlate(const Rows<T>& rows, int x, Vec<T, L> (&acc)[Pixels]) {
+FASTNAS_INLINE void correlate(const RowList<T>& rows, int x, Vec<T, L> (&acc)[Pixels]) {
 #pragma GCC unroll 8
     for (int q = 0; q < Pixels; ++q) acc[q] = Vec<T, L>{};
     for (int i = 0; i < rows.count; ++i) {
@@ -40,7 +40,7 @@ FASTNAS_INLINE void correlate(const Rows<T>& rows, int x, Vec<T, L> (&acc)[Pixel
 
 // emit(x, value) for every x of a row of `width` pixels.
 template <class T, int L, int Taps, int Step, int Stride, class Emit>
-FASTNAS_INLINE void correlate_row(const Rows<T>& rows, int width, Emit emit) {
+FASTNAS_INLINE void correlate_row(const RowList<T>& rows, int width, Emit emit) {
     int x = 0;
     const auto run = [&](auto pixels) FASTNAS_INLINE_LAMBDA {
         constexpr int n = decltype(pixels)::value;
@@ -58,17 +58,17 @@ FASTNAS_INLINE void correlate_row(const Rows<T>& rows, int width, Emit emit) {
 }
 
 template <class T, int L, int K, int D, int S>
-void depthwise(const Depthwise& conv, const T* plane, const T* weight, T* out) {
+void depthwise(const Depthwise& conv, const T* plane, const T* weight, Rows rows, T* out) {
     constexpr int reach = D * (K / 2);
     const ptrdiff_t row = ptrdiff_t(conv.in.w + 2 * conv.pad) * L;
     plane += (conv.pad - reach) * L;
-    for (int y = 0; y < conv.out.h; ++y, out += ptrdiff_t(conv.out.w) * L) {
-        Rows<T> rows;
+    for (int y = rows.first; y < rows.last; ++y, out += ptrdiff_t(conv.out.w) * L) {
+        RowList<T> list;
         for (int k = 0; k < K; ++k) {
             const int source = y * S + k * D - reach;
-            if (source >= 0 && source < conv.in.h) rows.add(plane + source * row, weight + k * K * L);
+            if (source >= 0 && source < conv.in.h) list.add(plane + source * row, weight + k * K * L);
         }
-        correlate_row<T, L, K, D, S>(rows, conv.out.w, [=](int x, Vec<T, L> v) { store<T, L>(out + x * L, v); });
+        correlate_row<T, L, K, D, S>(list, conv.out.w, [=](int x, Vec<T, L> v) { store<T, L>(out + x * L, v); });
     }
 }
 
@@ -97,7 +97,7 @@ FASTNAS_INLINE void transposed_columns(const Depthwise& conv, const T* g, const 
     if constexpr (Columns::taps > 0) {
         const ptrdiff_t row = ptrdiff_t(conv.out.w + 2 * conv.pad) * L;
         for (int y = 0; y < conv.in.h; ++y) {
-            Rows<T> rows;
+            RowList<T> rows;
             for (int k = 0; k < K; ++k) {
                 const int scaled = y - (k - K / 2) * D;
                 if (scaled >= 0 && scaled % S == 0 && scaled / S < conv.out.h)
@@ -162,7 +162,7 @@ FASTNAS_INLINE void weight_grad_run(const Depthwise& conv, const T* plane, const
     };
     for (int y = begin; y < end; ++y) {
         const T* source = plane + (y * S + (first - K / 2) * D) * row + (conv.pad - D * (K / 2)) * L;
-        const T* gradient = g + ptrdiff_t(y) * conv.out.w * L;
+        const T* gradient = g + (ptrdiff_t(y) * (conv.out.w + 2 * conv.pad) + conv.pad) * L;
         int x = 0;
         for (; x + chains <= conv.out.w; x += chains)
 #pragma GCC unroll 2

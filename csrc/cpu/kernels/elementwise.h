@@ -28,17 +28,18 @@ FASTNAS_INLINE void sum_over(ptrdiff_t pixels, double* sums, Value value) {
 
 // Two passes, since Σx² - (Σx)²/n loses what the mean exceeds the deviation by.
 template <class T, int L>
-void moments(const T* x, ptrdiff_t pixels, T* mean, double* sums) {
-    double total[L] = {};
-    sum_over<T, L>(pixels, total, [=](ptrdiff_t p) { return load<T, L>(x + p * L); });
-    for (int l = 0; l < L; ++l) mean[l] = T(total[l] / double(pixels));
-    const Vec<T, L> centre = load<T, L>(mean);
-    for (int l = 0; l < L; ++l) sums[l] = total[l] - double(mean[l]) * double(pixels);
-    for (int l = 0; l < L; ++l) sums[L + l] = 0;
-    sum_over<T, L>(pixels, sums + L, [=](ptrdiff_t p) {
+void moments(const T* x, ptrdiff_t pixels, double* moments) {
+    double *mean = moments, *squares = moments + L;
+    for (int l = 0; l < 2 * L; ++l) moments[l] = 0;
+    sum_over<T, L>(pixels, mean, [=](ptrdiff_t p) { return load<T, L>(x + p * L); });
+    Vec<T, L> centre;
+    for (int l = 0; l < L; ++l) mean[l] /= double(pixels), centre[l] = T(mean[l]);
+    sum_over<T, L>(pixels, squares, [=](ptrdiff_t p) {
         const Vec<T, L> d = load<T, L>(x + p * L) - centre;
         return d * d;
     });
+    // The centre is the mean rounded to T.
+    for (int l = 0; l < L; ++l) squares[l] -= double(pixels) * (mean[l] - centre[l]) * (mean[l] - centre[l]);
 }
 
 template <class T, int L>
@@ -52,9 +53,9 @@ void product(const T* g, const T* x, const T* mean, ptrdiff_t pixels, double* su
     sum_over<T, L>(pixels, sums, [=](ptrdiff_t p) { return load<T, L>(g + p * L) * (load<T, L>(x + p * L) - m); });
 }
 
-// Four terms at a time: y is read and written once for them all.
+// Several terms at a time: y is read and written once for them all.
 template <class T, int L, int Count>
-FASTNAS_INLINE void accumulate_terms(const Term<T>* terms, ptrdiff_t pixels, T* y) {
+FASTNAS_INLINE void accumulate_terms(const Term<T>* terms, ptrdiff_t pixels, bool add, T* y) {
     Vec<T, L> mean[Count], scale[Count], shift{};
     for (int i = 0; i < Count; ++i) {
         mean[i] = load<T, L>(terms[i].mean);
@@ -63,16 +64,24 @@ FASTNAS_INLINE void accumulate_terms(const Term<T>* terms, ptrdiff_t pixels, T* 
     }
     for (ptrdiff_t p = 0; p < pixels * L; p += L) {
         Vec<T, L> sum = shift;
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int i = 0; i < Count; ++i) sum += (load<T, L>(terms[i].x + p) - mean[i]) * scale[i];
-        store<T, L>(y + p, load<T, L>(y + p) + sum);
+        store<T, L>(y + p, add ? load<T, L>(y + p) + sum : sum);
     }
 }
 
 template <class T, int L>
-void accumulate(const Term<T>* terms, int count, ptrdiff_t pixels, T* y) {
-    for (; count >= 4; count -= 4, terms += 4) accumulate_terms<T, L, 4>(terms, pixels, y);
-    for (; count > 0; --count, ++terms) accumulate_terms<T, L, 1>(terms, pixels, y);
+void accumulate(const Term<T>* terms, int count, ptrdiff_t pixels, bool add, T* y) {
+    const auto run = [&](auto n) {
+        constexpr int at_once = decltype(n)::value;
+        for (; count >= at_once; count -= at_once, terms += at_once, add = true)
+            accumulate_terms<T, L, at_once>(terms, pixels, add, y);
+    };
+    run(Constant<7>{});
+    run(Constant<4>{});
+    run(Constant<1>{});
+    if (!add)
+        for (ptrdiff_t p = 0; p < pixels * L; p += L) store<T, L>(y + p, Vec<T, L>{});
 }
 
 template <class T, int L>

@@ -97,9 +97,9 @@ void norm_relu_pad(const T* x, const T* mean, const T* scale, const T* shift, Si
 }
 
 template <class T, int L>
-void relu_subsample(const T* x, Size in, int offset, Size out_size, T* out) {
-    for (int y = 0; y < out_size.h; ++y)
-        for (int i = 0; i < out_size.w; ++i, out += L) {
+void relu_subsample(const T* x, Size in, int offset, Rows rows, int width, T* out) {
+    for (int y = rows.first; y < rows.last; ++y)
+        for (int i = 0; i < width; ++i, out += L) {
             const int iy = 2 * y + offset, ix = 2 * i + offset;
             const bool inside = iy < in.h && ix < in.w;
             store<T, L>(out, inside ? relu(load<T, L>(x + (ptrdiff_t(iy) * in.w + ix) * L)) : Vec<T, L>{});
@@ -107,9 +107,9 @@ void relu_subsample(const T* x, Size in, int offset, Size out_size, T* out) {
 }
 
 template <class T, int L>
-void relu_subsample_grad(const T* g, const T* x, Size in, int offset, Size out_size, T* grad) {
-    for (int y = 0; y < out_size.h; ++y)
-        for (int i = 0; i < out_size.w; ++i, g += L) {
+void relu_subsample_grad(const T* g, const T* x, Size in, int offset, Rows rows, int width, T* grad) {
+    for (int y = rows.first; y < rows.last; ++y)
+        for (int i = 0; i < width; ++i, g += L) {
             const int iy = 2 * y + offset, ix = 2 * i + offset;
             if (iy >= in.h || ix >= in.w) continue;
             const ptrdiff_t at = (ptrdiff_t(iy) * in.w + ix) * L;

@@ -32,33 +32,69 @@ FASTNAS_INLINE void each_window(Size in, int stride, Size out, Visit visit) {
     }
 }
 
-// The first maximum of a window in scan order and its position 3·ky + kx; a NaN is larger than anything before it, as
-// in PyTorch.
+// The first maximum of what it is shown, and its position; a NaN is larger than anything before it, as in PyTorch.
 template <class T, int L>
 struct Maximum {
     Vec<T, L> value = Vec<T, L>{} - __builtin_inf();
     Vec<T, L> position{};
 
-    FASTNAS_INLINE Maximum(const T* x, int width, int y, int column, int stride, const Window& rows,
-                           const Window& columns) {
-        const int top = y * stride - 1, left = column * stride - 1;
-        position += T(3 * (rows.first - top) + columns.first - left);
-        for (int iy = rows.first; iy < rows.last; ++iy)
-            for (int ix = columns.first; ix < columns.last; ++ix) {
-                const Vec<T, L> v = load<T, L>(x + (ptrdiff_t(iy) * width + ix) * L);
-                const auto larger = (v > value) | (v != v);
-                value = larger ? v : value;
-                position = larger ? Vec<T, L>{} + T(3 * (iy - top) + ix - left) : position;
-            }
+    FASTNAS_INLINE void see(Vec<T, L> v, Vec<T, L> at) {
+        const auto larger = (v > value) | (v != v);
+        value = larger ? v : value;
+        position = larger ? at : position;
     }
 };
 
+template <class T, int L, bool Positions>
+FASTNAS_INLINE Vec<T, L> position_of(const T* column, int row) {
+    if constexpr (Positions) return load<T, L>(column) + T(3 * row);
+    return Vec<T, L>{};
+}
+
+// The first maximum of each window, in scan order, and its position 3·ky + kx: first over the columns of each row, then
+// over rows. `ring` holds the results of three rows, their values and, with Positions, their positions.
+template <class T, int L, bool Positions>
+FASTNAS_INLINE void max_windows(const T* x, Size in, int stride, Size out, T* ring, T* values, T* positions) {
+    const ptrdiff_t row = ptrdiff_t(out.w) * L;
+    const auto columns = [&](int y) {
+        T* value = ring + y % 3 * row;
+        T* position = value + 3 * row;
+        const auto window = [&](int column, const Window& w) FASTNAS_INLINE_LAMBDA {
+            Maximum<T, L> m;
+            const int left = column * stride - 1;
+            m.position += T(w.first - left);
+            for (int ix = w.first; ix < w.last; ++ix)
+                m.see(load<T, L>(x + (ptrdiff_t(y) * in.w + ix) * L), Vec<T, L>{} + T(ix - left));
+            store<T, L>(value + column * L, m.value);
+            if constexpr (Positions) store<T, L>(position + column * L, m.position);
+        };
+        const int right = (in.w - 2) / stride + 1;  // windows from here on reach beyond the last column
+        window(0, Window(0, stride, in.w));
+        int column = 1;
+        for (; column < right && column < out.w; ++column) window(column, Window(column, stride));
+        for (; column < out.w; ++column) window(column, Window(column, stride, in.w));
+    };
+    int done = 0;
+    for (int y = 0; y < out.h; ++y) {
+        const Window rows(y, stride, in.h);
+        for (; done < rows.last; ++done) columns(done);
+        const int top = y * stride - 1;
+        for (ptrdiff_t i = 0; i < row; i += L) {
+            Maximum<T, L> m;
+            for (int iy = rows.first; iy < rows.last; ++iy) {
+                const T* at = ring + iy % 3 * row + i;
+                if (iy == rows.first) m.position = position_of<T, L, Positions>(at + 3 * row, iy - top);
+                m.see(load<T, L>(at), position_of<T, L, Positions>(at + 3 * row, iy - top));
+            }
+            if (values) store<T, L>(values + y * row + i, m.value);
+            if constexpr (Positions) store<T, L>(positions + y * row + i, m.position);
+        }
+    }
+}
+
 template <class T, int L>
-void max_pool(const T* x, Size in, int stride, Size out_size, T* out) {
-    each_window(in, stride, out_size, [&](int y, int column, const Window& rows, const Window& columns) {
-        store<T, L>(out, Maximum<T, L>(x, in.w, y, column, stride, rows, columns).value);
-        out += L;
-    });
+void max_pool(const T* x, Size in, int stride, Size out_size, T* scratch, T* out) {
+    max_windows<T, L, false>(x, in, stride, out_size, scratch, out, nullptr);
 }
 
 template <class T, int L>
@@ -106,11 +142,7 @@ FASTNAS_INLINE void gather_windows(Size in, int stride, Size out, T* grad, Value
 
 template <class T, int L>
 void max_pool_grad(const T* g, const T* x, Size in, int stride, Size out_size, T* scratch, T* grad) {
-    T* position = scratch;
-    each_window(in, stride, out_size, [&](int y, int column, const Window& rows, const Window& columns) {
-        store<T, L>(position, Maximum<T, L>(x, in.w, y, column, stride, rows, columns).position);
-        position += L;
-    });
+    max_windows<T, L, true>(x, in, stride, out_size, scratch + out_size.pixels() * L, nullptr, scratch);
     gather_windows<T, L>(in, stride, out_size, grad, [&](ptrdiff_t window, int k) {
         return load<T, L>(scratch + window * L) == T(k) ? load<T, L>(g + window * L) : Vec<T, L>{};
     });

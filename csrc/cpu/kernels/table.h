@@ -29,9 +29,9 @@ FASTNAS_INLINE void dispatch(const Depthwise& conv, Run run) {
 }
 
 template <class T, int L>
-void run_depthwise(const Depthwise& conv, const T* plane, const T* weight, T* out) {
+void run_depthwise(const Depthwise& conv, const T* plane, const T* weight, Rows rows, T* out) {
     dispatch(conv, [&](auto k, auto d, auto s) {
-        depthwise<T, L, decltype(k)::value, decltype(d)::value, decltype(s)::value>(conv, plane, weight, out);
+        depthwise<T, L, decltype(k)::value, decltype(d)::value, decltype(s)::value>(conv, plane, weight, rows, out);
     });
 }
 
