@@ -9,6 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from batches import measure
+from contestants import FAST, LEAN, STOCK, Setting
+from isolated import OUT_OF_MEMORY, isolated
+from picture import draw
+from PIL import Image
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -43,3 +48,31 @@ def test_sweep_refuses_what_it_cannot_measure(words: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert f"sweep.py: error: {'argument ' if '0' in words else ''}{words[0]}" in done.stderr
+
+
+def test_batches_measures_every_network_and_draws(tmp_path: Path) -> None:
+    output, document = run("batches.py", tmp_path / "batches.json", "--picture", str(tmp_path / "batches"))
+    assert list(document["results"]) == ["stock", "stock channels_last", "stock checkpointed", FAST, LEAN]
+    for found in document["results"].values():
+        assert list(found) == ["2", "4"]
+        for figures in found.values():
+            assert len(figures["seconds"]) == 1
+            assert figures["peak"] > 0
+    assert f"picture: {tmp_path / 'batches.svg'}" in output
+    assert "</svg>" in (tmp_path / "batches.svg").read_text()
+    with Image.open(tmp_path / "batches.png") as image:
+        assert image.width > 1000
+
+
+def test_a_batch_beyond_the_limit_is_out_of_memory() -> None:
+    setting = Setting(channels=4, layers=3, size=32, batch=4096)
+    assert isolated(measure, STOCK, setting, 1, 1, 2**30) == OUT_OF_MEMORY
+
+
+def test_the_picture_marks_what_is_out_of_memory(tmp_path: Path) -> None:
+    found = {"seconds": [0.1], "peak": 1e6}
+    results = {STOCK: {8: found, 16: OUT_OF_MEMORY}, FAST: {8: found, 16: found}, LEAN: {8: OUT_OF_MEMORY}}
+    svg, png = draw(results, "title", 2**30, tmp_path / "picture")
+    assert (svg, png) == (tmp_path / "picture.svg", tmp_path / "picture.png")
+    assert svg.read_text().count("<!-- out of memory -->") == 1
+    assert png.stat().st_size > 0
