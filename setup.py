@@ -8,14 +8,13 @@ from setuptools import setup
 from setuptools.command.build_ext import build_ext
 
 X86 = platform.machine() in ("x86_64", "AMD64", "i686")
-WIDTHS = {
-    "kernels_avx2": ["-mavx2", "-mfma"],
-    "kernels_avx512": ["-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mfma"],
-}
+AVX2 = ["-mavx2", "-mfma"]
+AVX512 = ["-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mfma"]
+WIDTHS = {"kernels_avx2": AVX2, "kernels_avx512": AVX512, "peak_avx2": AVX2, "peak_avx512": AVX512}
 
 
 class BuildExtension(build_ext):
-    """Adds the flags of a vector width to the one file that is compiled for it."""
+    """Adds the flags of a vector width to the files that are compiled for it."""
 
     def build_extensions(self) -> None:
         compile_file = self.compiler._compile
@@ -27,7 +26,7 @@ class BuildExtension(build_ext):
         super().build_extensions()
 
 
-files = [Path("csrc/bindings.cpp"), *sorted(Path("csrc/cpu").glob("*.cpp"))]
+files = [Path("csrc/bindings.cpp"), *sorted(Path("csrc").glob("*/*.cpp"))]
 sources = [str(path) for path in files if X86 or path.stem not in WIDTHS]
 extension = Pybind11Extension(
     "fastnas._C",

@@ -58,6 +58,21 @@ def scaling_table(results: Results, one: str, many: str) -> Table:
     return table
 
 
+def batches_table(found: Mapping[str, Mapping[str, object] | str], setting: Setting) -> Table:
+    """Time and memory of every network at one batch size; its own processes, so times did not take turns."""
+    table = Table("network", title=str(setting), title_justify="left")
+    for heading in ("a batch", "an image", "peak", "peak an image"):
+        table.add_column(heading, justify="right")
+    for name, figures in found.items():
+        if isinstance(figures, str):
+            table.add_row(name, figures)
+            continue
+        seconds, highest = median(figures["seconds"]), figures["peak"] / 1e6
+        times = (f"{seconds * 1e3:.1f} ms", f"{seconds / setting.batch * 1e3:.2f} ms")
+        table.add_row(name, *times, f"{highest:.1f} MB", f"{highest / setting.batch:.2f} MB")
+    return table
+
+
 def errors_table(errors: Mapping[str, Mapping[str, float]] | str, names: Sequence[str], title: str) -> Table:
     """Largest relative errors against float64; beside ours, how many times stock's that is."""
     table = Table("largest relative error", *names, title=title, title_justify="left")

@@ -1,4 +1,6 @@
 // fastnas._C: takes pointers, sizes and strides, and knows nothing of torch.
+#include "bench/bindings.h"
+
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -210,4 +212,5 @@ PYBIND11_MODULE(_C, m) {
                 update_running<double>(means, variances, counters, channels, statistics, momentum, counts);
         },
         "Blend a batch's statistics into running ones.");
+    bind_bench(m);
 }

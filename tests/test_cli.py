@@ -52,6 +52,7 @@ def test_help_imports_no_torch() -> None:
         "retrain",
         "plot",
         "info",
+        "bench",
     ]
 
 

@@ -55,16 +55,17 @@ def test_objects_of_wide_kernels_define_nothing_outside_their_namespace(tmp_path
         ("avx2", ["-mavx2", "-mfma"]),
         ("avx512", ["-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq"]),
     ):
-        target = tmp_path / f"{width}.o"
-        source = root / "csrc/cpu" / f"kernels_{width}.cpp"
-        command = ["g++", "-std=c++17", "-O1", "-fPIC", "-Wno-psabi", *flags, "-c", str(source), "-o", str(target)]
-        subprocess.run(command, check=True, capture_output=True)
-        symbols = subprocess.run(
-            ["nm", "-C", "--defined-only", target], capture_output=True, text=True, check=True
-        ).stdout
-        weak = [line for line in symbols.splitlines() if re.match(r"\S+ [WVu] ", line)]
-        assert weak
-        assert all(f"fastnas::{width}::" in line for line in weak), weak
+        for part in ("cpu/kernels", "bench/peak"):
+            target = tmp_path / f"{width}.o"
+            source = root / "csrc" / f"{part}_{width}.cpp"
+            command = ["g++", "-std=c++17", "-O1", "-fPIC", "-Wno-psabi", *flags, "-c", str(source), "-o", str(target)]
+            subprocess.run(command, check=True, capture_output=True)
+            symbols = subprocess.run(
+                ["nm", "-C", "--defined-only", target], capture_output=True, text=True, check=True
+            ).stdout
+            weak = [line for line in symbols.splitlines() if re.match(r"\S+ [WVu] ", line)]
+            assert weak
+            assert all(f"fastnas::{width}::" in line for line in weak), weak
 
 
 @pytest.mark.parametrize("width", ["baseline", "avx2", "avx512"])

@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 import click
 
 from fastnas import __version__
+from fastnas.cli.bench import bench
 from fastnas.cli.decode import decode
 from fastnas.cli.info import info
 from fastnas.cli.plot import plot
@@ -54,5 +55,5 @@ def main() -> None:
     """
 
 
-for _command in (search, decode, retrain, plot, info):
+for _command in (search, decode, retrain, plot, info, bench):
     main.add_command(_command)

@@ -43,7 +43,7 @@ class FusedCell:
         self._norms = [leaf for leaf in leaves if isinstance(leaf, nn.BatchNorm2d)]
         self._specs: dict[tuple[tuple[float, ...], tuple[bool, ...]], Spec] = {}
         self.memory, self.backend = memory, backend
-        self._spec([True] * len(self._norms))
+        self.spec = self._spec([True] * len(self._norms))  # in training
 
     def __call__(self, inputs: Sequence[Tensor], alpha: Tensor) -> Tensor:
         """The cell's output for `inputs`, each (N, C, H, W), and `alpha`, flat.

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fastnas.nn.fused import FusedCell
 from fastnas.nn.operations import FactorizedReduce, ReLUConvBN, make_candidate
-from fastnas.ops import DARTS_CANDIDATES, Edge
+from fastnas.ops import DARTS_CANDIDATES, Edge, Spec
 
 
 class MixedOp(nn.Module):
@@ -93,6 +93,11 @@ class Cell(nn.Module):
         modules = [self.preprocess0, self.preprocess1, *(op for mixed in edges for op in mixed._ops)]
         widths = (channels_prev_prev, channels_prev, *[channels] * (steps + 2))
         self._fused = FusedCell(widths, 2, graph, range(4, steps + 4), modules, memory, backend)
+
+    @property
+    def spec(self) -> Spec:
+        """What the operator computes for it in training."""
+        return self._fused.spec
 
     def forward(self, s0: Tensor, s1: Tensor, weights: Tensor) -> Tensor:
         """The cell's output; `weights` (edges, len(candidates)) are α after softmax, edges node by node."""
