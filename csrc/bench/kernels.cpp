@@ -81,7 +81,7 @@ void KernelCases::add_depthwise(int kernel, int dilation) {
     const double padded_in = in_.h * (in_.w + 2.0 * kPad), padded_out = out_.h * (out_.w + 2.0 * kPad);
     float *const x = images_[0], *const g = images_[1], *const to = images_[2];
     add(name, flops, padded_in + taps + out,
-        each_block([=](int b) { k_.depthwise(conv, block(x, b), weight_, block(to, b)); }));
+        each_block([=](int b) { k_.depthwise(conv, block(x, b), weight_, {0, conv.out.h}, block(to, b)); }));
     add(name + " input gradient", flops, padded_out + taps + 3 * in,
         each_block([=](int b) { k_.depthwise_grad_relu(conv, block(g, b), weight_, block(x, b), block(to, b)); }));
     if (stride_ == 1 && dilation == 1)
@@ -89,7 +89,7 @@ void KernelCases::add_depthwise(int kernel, int dilation) {
                 k_.depthwise_grad_norm(conv, block(g, b), weight_, block(x, b), channel_, channel_, channel_,
                                        block(to, b), sums_);
             }));
-    add(name + " weight gradient", flops, padded_in + out + 2 * taps,
+    add(name + " weight gradient", flops, padded_in + padded_out + 2 * taps,
         each_block([=](int b) { k_.depthwise_weight_grad(conv, block(x, b), block(g, b), images_[3]); }));
 }
 
@@ -97,12 +97,12 @@ void KernelCases::add_pointwise() {
     const double pixels = in_.pixels(), flops = 2.0 * channels_ * pixels;
     float *const x = images_[0], *const g = images_[1], *const to = images_[2];
     const auto run = [=](const float* sums_of) {
-        k_.pointwise(x, 0, channels_, matrix_, in_.pixels(), blocks_, to, sums_of, channel_, sums_);
+        k_.pointwise(blocks(x), 0, channels_, matrix_, {1, in_.pixels(), 0}, blocks(to), sums_of, channel_, sums_);
     };
     add("pointwise", flops, 2 * pixels + channels_, [=] { run(nullptr); });
     add("pointwise with sums", flops + 3 * pixels, 3 * pixels + channels_, [=] { run(g); });
     add("pointwise weight gradient", flops, 2 * pixels + 2 * channels_,
-        [=] { k_.pointwise_weight_grad(g, blocks_, x, blocks_, in_.pixels(), matrix_); });
+        [=] { k_.pointwise_weight_grad(blocks(g), blocks(x), in_.pixels(), matrix_); });
 }
 
 void KernelCases::add_norms() {
@@ -112,12 +112,11 @@ void KernelCases::add_norms() {
             k_.norm_grad(block(g, b), block(x, b), channel_, channel_, channel_, channel_, in_.pixels(), false,
                          block(to, b));
         }));
-    add("moments", 4 * pixels, pixels,
-        each_block([=](int b) { k_.moments(block(x, b), in_.pixels(), images_[3], sums_); }));
+    add("moments", 4 * pixels, pixels, each_block([=](int b) { k_.moments(block(x, b), in_.pixels(), sums_); }));
     add("accumulate", (3 * kTerms + 1) * pixels, (kTerms + 2) * pixels, each_block([=](int b) {
             Term<float> terms[kTerms];
             for (int t = 0; t < kTerms; ++t) terms[t] = {block(images_[1 + t], b), channel_, channel_, channel_};
-            k_.accumulate(terms, kTerms, in_.pixels(), block(x, b));
+            k_.accumulate(terms, kTerms, in_.pixels(), true, block(x, b));
         }));
 }
 
@@ -140,7 +139,7 @@ void KernelCases::add_pools() {
     const double in = in_.pixels(), out = out_.pixels();
     float *const x = images_[0], *const g = images_[1], *const to = images_[2], *const scratch = images_[3];
     add("max pool", 0, in + out,
-        each_block([=](int b) { k_.max_pool(block(x, b), in_, stride_, out_, block(to, b)); }));
+        each_block([=](int b) { k_.max_pool(block(x, b), in_, stride_, out_, scratch, block(to, b)); }));
     add("avg pool", 9 * out, in + out,
         each_block([=](int b) { k_.avg_pool(block(x, b), in_, stride_, out_, block(to, b)); }));
     add("max pool gradient", 9 * out, out + 3 * in, each_block([=](int b) {

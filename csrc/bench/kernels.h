@@ -40,6 +40,7 @@ class KernelCases {
     template <class Run>
     std::function<void()> each_block(Run run) const;
     float* block(float* image, int b) const { return image + b * plane_; }
+    Blocks<float> blocks(float* image) const { return {image, blocks_, plane_}; }
 
     const Kernels<float>& k_;
     const int channels_, blocks_, stride_;

@@ -32,63 +32,95 @@ FASTNAS_INLINE void each_window(Size in, int stride, Size out, Visit visit) {
     }
 }
 
-// The first maximum of what it is shown, and its position; a NaN is larger than anything before it, as in PyTorch.
-template <class T, int L>
+// The first maximum of what it is shown, and its position. Unless all is known to be finite, a NaN is larger than
+// anything before it, as in PyTorch.
+template <class T, int L, bool Positions, bool Finite>
 struct Maximum {
     Vec<T, L> value = Vec<T, L>{} - __builtin_inf();
     Vec<T, L> position{};
 
     FASTNAS_INLINE void see(Vec<T, L> v, Vec<T, L> at) {
-        const auto larger = (v > value) | (v != v);
-        value = larger ? v : value;
-        position = larger ? at : position;
+        if constexpr (Finite) {
+            if constexpr (Positions) position = v > value ? at : position;
+            value = value > v ? value : v;
+        } else {
+            const auto larger = (v > value) | (v != v);
+            value = larger ? v : value;
+            if constexpr (Positions) position = larger ? at : position;
+        }
     }
 };
 
-template <class T, int L, bool Positions>
-FASTNAS_INLINE Vec<T, L> position_of(const T* column, int row) {
-    if constexpr (Positions) return load<T, L>(column) + T(3 * row);
-    return Vec<T, L>{};
+template <class T, int L>
+FASTNAS_INLINE bool all_finite(const T* x, int width) {
+    Vec<T, L> sum{};
+    for (int i = 0; i < width; ++i) sum += load<T, L>(x + i * L) * T(0);
+    bool finite = true;
+    for (int l = 0; l < L; ++l) finite &= sum[l] == 0;
+    return finite;
 }
 
-// The first maximum of each window, in scan order, and its position 3·ky + kx: first over the columns of each row, then
-// over rows. `ring` holds the results of three rows, their values and, with Positions, their positions.
+// Maxima of a row's windows, and their columns 0 … 2.
+template <class T, int L, bool Positions, bool Finite>
+FASTNAS_INLINE void column_maxima(const T* x, int width, int stride, int out_width, T* values, T* positions) {
+    const auto window = [&](int column, const Window& w) FASTNAS_INLINE_LAMBDA {
+        Maximum<T, L, Positions, Finite> m;
+        const int left = column * stride - 1;
+        m.position += T(w.first - left);
+        for (int i = w.first; i < w.last; ++i) m.see(load<T, L>(x + i * L), Vec<T, L>{} + T(i - left));
+        store<T, L>(values + column * L, m.value);
+        if constexpr (Positions) store<T, L>(positions + column * L, m.position);
+    };
+    const int right = (width - 2) / stride + 1;  // windows from here on reach beyond the last column
+    window(0, Window(0, stride, width));
+    int column = 1;
+    for (; column < right && column < out_width; ++column) window(column, Window(column, stride));
+    for (; column < out_width; ++column) window(column, Window(column, stride, width));
+}
+
+// Of up to three rows of such maxima, the maxima and their positions 3·ky + kx.
+template <class T, int L, bool Positions, bool Finite>
+FASTNAS_INLINE void row_maxima(const T* const (&row)[3], ptrdiff_t positions_at, int first, int count, ptrdiff_t width,
+                               T* values, T* positions) {
+    const auto position = [&](int i, ptrdiff_t at) FASTNAS_INLINE_LAMBDA {
+        return Positions ? load<T, L>(row[i] + positions_at + at) + T(3 * (first + i)) : Vec<T, L>{};
+    };
+    for (ptrdiff_t at = 0; at < width; at += L) {
+        Maximum<T, L, Positions, Finite> m;
+        m.position = position(0, at);
+        for (int i = 0; i < count; ++i) m.see(load<T, L>(row[i] + at), position(i, at));
+        if (values) store<T, L>(values + at, m.value);
+        if constexpr (Positions) store<T, L>(positions + at, m.position);
+    }
+}
+
+// The first maximum of each window, in scan order, and its position: first over the columns of each row, then over
+// rows. `ring` holds three rows, their values and, with Positions, their positions. Rows that are finite, which is to
+// say nearly all, go the short way.
 template <class T, int L, bool Positions>
 FASTNAS_INLINE void max_windows(const T* x, Size in, int stride, Size out, T* ring, T* values, T* positions) {
-    const ptrdiff_t row = ptrdiff_t(out.w) * L;
-    const auto columns = [&](int y) {
-        T* value = ring + y % 3 * row;
-        T* position = value + 3 * row;
-        const auto window = [&](int column, const Window& w) FASTNAS_INLINE_LAMBDA {
-            Maximum<T, L> m;
-            const int left = column * stride - 1;
-            m.position += T(w.first - left);
-            for (int ix = w.first; ix < w.last; ++ix)
-                m.see(load<T, L>(x + (ptrdiff_t(y) * in.w + ix) * L), Vec<T, L>{} + T(ix - left));
-            store<T, L>(value + column * L, m.value);
-            if constexpr (Positions) store<T, L>(position + column * L, m.position);
-        };
-        const int right = (in.w - 2) / stride + 1;  // windows from here on reach beyond the last column
-        window(0, Window(0, stride, in.w));
-        int column = 1;
-        for (; column < right && column < out.w; ++column) window(column, Window(column, stride));
-        for (; column < out.w; ++column) window(column, Window(column, stride, in.w));
-    };
+    const ptrdiff_t width = ptrdiff_t(out.w) * L;
+    bool finite[3] = {};
     int done = 0;
     for (int y = 0; y < out.h; ++y) {
         const Window rows(y, stride, in.h);
-        for (; done < rows.last; ++done) columns(done);
-        const int top = y * stride - 1;
-        for (ptrdiff_t i = 0; i < row; i += L) {
-            Maximum<T, L> m;
-            for (int iy = rows.first; iy < rows.last; ++iy) {
-                const T* at = ring + iy % 3 * row + i;
-                if (iy == rows.first) m.position = position_of<T, L, Positions>(at + 3 * row, iy - top);
-                m.see(load<T, L>(at), position_of<T, L, Positions>(at + 3 * row, iy - top));
-            }
-            if (values) store<T, L>(values + y * row + i, m.value);
-            if constexpr (Positions) store<T, L>(positions + y * row + i, m.position);
+        for (; done < rows.last; ++done) {
+            const T* row = x + ptrdiff_t(done) * in.w * L;
+            T* to = ring + done % 3 * width;
+            finite[done % 3] = all_finite<T, L>(row, in.w);
+            const auto run =
+                finite[done % 3] ? column_maxima<T, L, Positions, true> : column_maxima<T, L, Positions, false>;
+            run(row, in.w, stride, out.w, to, to + 3 * width);
         }
+        const T* row[3] = {};
+        bool short_way = true;
+        for (int iy = rows.first; iy < rows.last; ++iy) {
+            row[iy - rows.first] = ring + iy % 3 * width;
+            short_way &= finite[iy % 3];
+        }
+        const auto run = !short_way ? row_maxima<T, L, Positions, false> : row_maxima<T, L, Positions, true>;
+        run(row, 3 * width, rows.first - (y * stride - 1), rows.size(), width, values ? values + y * width : nullptr,
+            positions ? positions + y * width : nullptr);
     }
 }
 
@@ -99,12 +131,12 @@ void max_pool(const T* x, Size in, int stride, Size out_size, T* scratch, T* out
 
 template <class T, int L>
 void avg_pool(const T* x, Size in, int stride, Size out_size, T* out) {
-    each_window(in, stride, out_size, [&](int, int, const Window& rows, const Window& columns) {
+    each_window(in, stride, out_size, [&](int, int, const Window& rows, const Window& columns) FASTNAS_INLINE_LAMBDA {
         Vec<T, L> sum{};
         for (int iy = rows.first; iy < rows.last; ++iy)
             for (int ix = columns.first; ix < columns.last; ++ix)
                 sum += load<T, L>(x + (ptrdiff_t(iy) * in.w + ix) * L);
-        store<T, L>(out, sum / T(rows.size() * columns.size()));
+        store<T, L>(out, sum * (T(1) / T(rows.size() * columns.size())));
         out += L;
     });
 }
@@ -143,7 +175,7 @@ FASTNAS_INLINE void gather_windows(Size in, int stride, Size out, T* grad, Value
 template <class T, int L>
 void max_pool_grad(const T* g, const T* x, Size in, int stride, Size out_size, T* scratch, T* grad) {
     max_windows<T, L, true>(x, in, stride, out_size, scratch + out_size.pixels() * L, nullptr, scratch);
-    gather_windows<T, L>(in, stride, out_size, grad, [&](ptrdiff_t window, int k) {
+    gather_windows<T, L>(in, stride, out_size, grad, [&](ptrdiff_t window, int k) FASTNAS_INLINE_LAMBDA {
         return load<T, L>(scratch + window * L) == T(k) ? load<T, L>(g + window * L) : Vec<T, L>{};
     });
 }
@@ -151,12 +183,12 @@ void max_pool_grad(const T* g, const T* x, Size in, int stride, Size out_size, T
 template <class T, int L>
 void avg_pool_grad(const T* g, Size in, int stride, Size out_size, T* scratch, T* grad) {
     ptrdiff_t p = 0;
-    each_window(in, stride, out_size, [&](int, int, const Window& rows, const Window& columns) {
-        store<T, L>(scratch + p, load<T, L>(g + p) / T(rows.size() * columns.size()));
+    each_window(in, stride, out_size, [&](int, int, const Window& rows, const Window& columns) FASTNAS_INLINE_LAMBDA {
+        store<T, L>(scratch + p, load<T, L>(g + p) * (T(1) / T(rows.size() * columns.size())));
         p += L;
     });
     gather_windows<T, L>(in, stride, out_size, grad,
-                         [&](ptrdiff_t window, int) { return load<T, L>(scratch + window * L); });
+                         [&](ptrdiff_t window, int) FASTNAS_INLINE_LAMBDA { return load<T, L>(scratch + window * L); });
 }
 
 }  // namespace fastnas::FASTNAS_WIDTH
