@@ -157,9 +157,9 @@ class Backward : Cell<T> {
         pooled_ = {};
         pooled_grads_ = {};
         const Scratch scratch([&](Arena& arena) {
-            pooled_.layout(*this, source, arena);
-            pooled_grads_.layout(*this, source, arena);
-            rectified_.layout(*this, source, arena);
+            pooled_.layout(*this, source, images, arena);
+            pooled_grads_.layout(*this, source, images, arena);
+            rectified_.layout(*this, source, images, arena);
         });
         each_image([&](int n, int thread) {
             pooled_.compute(*this, source, n, source_image(source, n), false, threads_[thread].pool);

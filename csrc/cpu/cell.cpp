@@ -172,13 +172,13 @@ std::vector<ThreadScratch<T>> layout_threads(const Cell<T>& cell, Arena& arena) 
 }
 
 template <class T>
-void PooledSource<T>::layout(const Cell<T>& cell, int source, Arena& arena) {
+void PooledSource<T>::layout(const Cell<T>& cell, int source, int images, Arena& arena) {
     for (int stride : {1, 2})
         for (auto pool : {Candidate::Pool::max, Candidate::Pool::avg})
             if (const Edge* edge = cell.graph.leaving(source, stride, pool)) {
                 Pooled<T>& pooled = of(stride, pool);
-                pooled.values = arena.take<T>(cell.state_size(edge->target));
-                pooled.partial.layout(arena, cell.images, cell.blocks(cell.graph.channels[source]), cell.lanes);
+                pooled.values = arena.take<T>(images * cell.image_size(edge->target));
+                pooled.partial.layout(arena, images, cell.blocks(cell.graph.channels[source]), cell.lanes);
             }
 }
 
@@ -201,13 +201,13 @@ void PooledSource<T>::compute(const Cell<T>& cell, int source, int n, const T* x
 }
 
 template <class T>
-void RectifiedSource<T>::layout(const Cell<T>& cell, int source, Arena& arena) {
+void RectifiedSource<T>::layout(const Cell<T>& cell, int source, int images, Arena& arena) {
     bool read = false;
     for (const Edge* edge : cell.graph.leaving(source))
         for (const Candidate& candidate : edge->candidates)
             if (!candidate.stages.empty()) read |= candidate.stages[0].kind == Stage::Kind::depthwise;
     image_size = read ? cell.padded_plane_size(source) * cell.blocks(cell.graph.channels[source]) : 0;
-    planes = read ? arena.take<T>(image_size * cell.images) : nullptr;
+    planes = read ? arena.take<T>(image_size * images) : nullptr;
 }
 
 template <class T>

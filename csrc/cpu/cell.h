@@ -169,7 +169,7 @@ struct PooledSource {
     Pooled<T> by_stride[2][2];
     Pooled<T>& of(int stride, Candidate::Pool pool) { return by_stride[stride - 1][pool == Candidate::Pool::avg]; }
 
-    void layout(const Cell<T>& cell, int source, Arena& arena);
+    void layout(const Cell<T>& cell, int source, int images, Arena& arena);
     // For one image; with `moments`, also what their norms need.
     void compute(const Cell<T>& cell, int source, int n, const T* x, bool moments, T* scratch);
 };
@@ -180,7 +180,7 @@ struct RectifiedSource {
     T* planes = nullptr;
     std::ptrdiff_t image_size = 0;
 
-    void layout(const Cell<T>& cell, int source, Arena& arena);
+    void layout(const Cell<T>& cell, int source, int images, Arena& arena);
     void compute(const Cell<T>& cell, int source, int n, const T* x) const;
     const T* image(int n) const { return planes + n * image_size; }
 };
@@ -189,6 +189,10 @@ int block(int element_size, int channels);
 
 template <class T>
 void forward(const Graph& graph, const Call<T>& call);
+
+// The same where all norms use running statistics and nothing is saved.
+template <class T>
+void inference(const Graph& graph, const Call<T>& call);
 
 // Where gradients go; an empty list or null is not wanted.
 template <class T>

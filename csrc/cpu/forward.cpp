@@ -67,8 +67,8 @@ class Forward : Cell<T> {
         if (graph.leaving(source).empty()) return;
         pooled_ = {};
         const Scratch scratch([&](Arena& arena) {
-            pooled_.layout(*this, source, arena);
-            rectified_.layout(*this, source, arena);
+            pooled_.layout(*this, source, images, arena);
+            rectified_.layout(*this, source, images, arena);
         });
         each_image([&](int n, int thread) {
             pooled_.compute(*this, source, n, image(source, n), true, threads_[thread].pool);
@@ -212,6 +212,7 @@ class Forward : Cell<T> {
 
 template <class T>
 void forward(const Graph& graph, const Call<T>& call) {
+    if (call.memory == Memory::none && graph.statistics == 0) return inference(graph, call);
     Forward<T>(graph, call).run();
 }
 

@@ -1,0 +1,174 @@
+// Forward of a cell whose norms all use running statistics, with nothing to save. No image waits for another, so each
+// goes through the whole cell at once, in scratch of its thread. Batch norm is no pass of its own: the rectifier before
+// the next stage, or the sum y += α·o(x), applies it to what the 1×1 convolution has just left in the cache.
+#include "cell.h"
+
+namespace fastnas {
+
+namespace {
+
+using Pool = Candidate::Pool;
+
+// What is the same for all images: weights, packed, and norms; those of a last stage or of a candidate without stages
+// with its α.
+template <class T>
+struct Constants {
+    std::vector<T*> pointwise, depthwise;
+    std::vector<NormState<T>> norms;
+};
+
+template <class T>
+struct InferenceThread : ThreadScratch<T> {
+    std::vector<T*> states;
+    std::vector<bool> started;  // states that something has been added to
+    T* outputs[2];              // of a stage and of the one before
+};
+
+template <class T>
+class Inference : Cell<T> {
+    using Base = Cell<T>;
+    using Base::blocks, Base::image_size, Base::plane_size;
+    using Base::call, Base::graph, Base::images, Base::k, Base::lanes, Base::sizes;
+    using Thread = InferenceThread<T>;
+
+  public:
+    using Base::Base;
+
+    void run() {
+        const Scratch scratch([this](Arena& arena) { layout(arena); });
+        parallel_for(call.threads, int(graph.edges.size()), [this](int e, int) {
+            for (std::size_t c = 0; c < constants_[e].size(); ++c)
+                prepare(graph.edges[e].candidates[c], constants_[e][c]);
+        });
+        parallel_for(call.threads, images, [this](int n, int thread) { run_image(n, threads_[thread]); });
+    }
+
+  private:
+    void layout(Arena& arena) {
+        constants_.assign(graph.edges.size(), {});
+        std::ptrdiff_t output = 0;
+        for (std::size_t e = 0; e < graph.edges.size(); ++e) {
+            output = std::max(output, image_size(graph.edges[e].target));
+            for (const Candidate& candidate : graph.edges[e].candidates)
+                constants_[e].push_back(layout_constants(candidate, graph.channels[graph.edges[e].target], arena));
+        }
+        threads_.clear();
+        for (const ThreadScratch<T>& shared : layout_threads<T>(*this, arena)) {
+            Thread thread{shared, {}, {}, {arena.take<T>(output), arena.take<T>(output)}};
+            for (int state = 0; state < int(sizes.size()); ++state)
+                thread.states.push_back(arena.take<T>(image_size(state)));
+            threads_.push_back(thread);
+        }
+    }
+
+    Constants<T> layout_constants(const Candidate& candidate, int channels, Arena& arena) const {
+        Constants<T> constants;
+        constants.norms.resize(std::max<std::size_t>(candidate.stages.size(), 1));
+        for (NormState<T>& norm : constants.norms) norm.layout(arena, this->padded(channels));
+        for (const Stage& stage : candidate.stages) {
+            constants.pointwise.push_back(arena.take<T>(this->packed_size(stage)));
+            constants.depthwise.push_back(arena.take<T>(this->packed_depthwise_size(stage)));
+        }
+        return constants;
+    }
+
+    void prepare(const Candidate& candidate, Constants<T>& constants) const {
+        const double alpha = call.weight(candidate);
+        if (candidate.pool != Pool::none) this->norm_state(candidate.pool_norm, alpha, constants.norms[0]);
+        for (std::size_t s = 0; s < candidate.stages.size(); ++s) {
+            const Stage& stage = candidate.stages[s];
+            this->pack(stage, constants.pointwise[s], constants.depthwise[s]);
+            this->norm_state(stage.norm, s + 1 == candidate.stages.size() ? alpha : 1.0, constants.norms[s]);
+        }
+    }
+
+    void run_image(int n, Thread& thread) const {
+        thread.started.assign(sizes.size(), false);
+        for (int state = 0; state < int(sizes.size()); ++state) {
+            if (graph.is_input(state)) this->load_image(call.inputs[state], 0, state, n, thread.states[state]);
+            run_source(state, thread);
+        }
+        int first_channel = 0;
+        for (int state : graph.outputs) {
+            this->store_image(thread.states[state], state, n, call.out, first_channel);
+            first_channel += graph.channels[state];
+        }
+    }
+
+    void run_source(int source, Thread& thread) const {
+        PooledSource<T> pooled;
+        RectifiedSource<T> rectified;
+        const Scratch scratch([&](Arena& arena) {
+            pooled.layout(*this, source, 1, arena);
+            rectified.layout(*this, source, 1, arena);
+        });
+        const T* x = thread.states[source];
+        pooled.compute(*this, source, 0, x, false, thread.pool);
+        rectified.compute(*this, source, 0, x);
+        for (std::size_t e = 0; e < graph.edges.size(); ++e) {
+            const Edge& edge = graph.edges[e];
+            for (std::size_t c = 0; edge.source == source && c < edge.candidates.size(); ++c)
+                run_candidate(edge, edge.candidates[c], constants_[e][c], pooled, rectified, thread);
+        }
+    }
+
+    void run_candidate(const Edge& edge, const Candidate& candidate, const Constants<T>& own, PooledSource<T>& pooled,
+                       const RectifiedSource<T>& rectified, Thread& thread) const {
+        const Rows all{0, sizes[edge.target].h};
+        const bool add = thread.started[edge.target];
+        const std::size_t stages = candidate.stages.size();
+        for (std::size_t s = 0; s < stages; ++s) {
+            const Stage& stage = candidate.stages[s];
+            const T* planes = s == 0 ? rectified.image(0) : thread.planes;
+            T* u = thread.outputs[s % 2];
+            if (s > 0) this->pad_normed(edge, stage, thread.outputs[(s - 1) % 2], own.norms[s - 1], thread.planes);
+            this->each_band(edge, [&](Rows rows) {
+                const Blocks<T> d =
+                    this->band(edge, rows, stage.gathers() * blocks(stage.in_channels), thread.gathered);
+                this->gather(edge, stage, thread.states[edge.source], planes, own.depthwise[s], rows, d);
+                this->multiply(edge, stage, rows, d, own.pointwise[s], thread.product, u);
+                if (s + 1 == stages) add_rows(edge, rows, u, own.norms[s], add, thread);
+            });
+        }
+        if (candidate.identity)
+            add_identity(edge, call.weight(candidate), add, thread);
+        else if (candidate.pool != Pool::none)
+            add_rows(edge, all, pooled.of(edge.stride, candidate.pool).values, own.norms[0], add, thread);
+        else if (stages == 0 && !add)
+            std::fill_n(thread.states[edge.target], image_size(edge.target), T(0));
+        thread.started[edge.target] = true;
+    }
+
+    // y = or += the normed rows of u.
+    void add_rows(const Edge& edge, Rows rows, const T* u, const NormState<T>& norm, bool add, Thread& thread) const {
+        const std::ptrdiff_t count = this->pixels(edge, rows);
+        const Blocks<const T> from = this->whole(edge, rows, blocks(graph.channels[edge.target]), u);
+        const Blocks<T> to = this->whole(edge, rows, from.count, thread.states[edge.target]);
+        for (int b = 0; b < from.count; ++b) {
+            const int c = b * lanes;
+            const Term<T> term{from[b], norm.mean + c, norm.scale + c, norm.shift + c};
+            k.accumulate(&term, 1, count, add, to[b]);
+        }
+    }
+
+    void add_identity(const Edge& edge, double alpha, bool add, Thread& thread) const {
+        T* to = thread.states[edge.target];
+        if (!add) std::fill_n(to, image_size(edge.target), T(0));
+        k.axpy(T(alpha), thread.states[edge.source], image_size(edge.target) / lanes, to);
+    }
+
+    std::vector<std::vector<Constants<T>>> constants_;  // by edge and candidate
+    std::vector<Thread> threads_;
+};
+
+}  // namespace
+
+template <class T>
+void inference(const Graph& graph, const Call<T>& call) {
+    Inference<T>(graph, call).run();
+}
+
+template void inference(const Graph&, const Call<float>&);
+template void inference(const Graph&, const Call<double>&);
+
+}  // namespace fastnas
