@@ -1,5 +1,6 @@
 # make demo        an architecture search on real images, from nothing to pictures
 # make test        every test
+# make test-cpp    the engine alone, without Python and torch, on every vector width that this processor has
 # make check       lint, format, types
 # make check-full  what takes longer: sanitizers, the wheel in a bare environment
 # make bench       speed and memory against stock PyTorch
@@ -10,7 +11,7 @@ STAMP := $(VENV)/installed
 CPP := $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*/*/*.h)
 DEMO := runs/demo
 
-.PHONY: demo test check check-full format bench clean
+.PHONY: demo test test-cpp check check-full format bench clean
 
 $(VENV)/requirements: requirements/dev.txt
 	$(PYTHON) -m venv $(VENV)
@@ -31,6 +32,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+test-cpp:
+	$(MAKE) --no-print-directory -C csrc/tests test
 
 check: $(STAMP)
 	$(BIN)/ruff check .
