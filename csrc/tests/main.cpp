@@ -229,6 +229,7 @@ int run() {
 
 }  // namespace fastnas::test
 
-int main() {
+int main(int count, char** arguments) {
+    if (count > 1 && !std::strcmp(arguments[1], "--width")) return std::puts(fastnas::vector_width()) < 0;
     return fastnas::test::run();
 }
