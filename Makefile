@@ -2,7 +2,7 @@
 # make test        every test
 # make test-cpp    the engine alone, without Python and torch, on every vector width that this processor has
 # make check       lint, format, types
-# make check-full  what takes longer: sanitizers, the wheel in a bare environment
+# make check-full  what takes longer: sanitizers, older processors, memory over many steps, the wheel in a bare environment
 # make bench       speed and memory against stock PyTorch
 PYTHON ?= python3
 VENV ?= .venv
@@ -42,8 +42,10 @@ check: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $(CPP)
 
-check-full: check test
+check-full: check test test-cpp
 	.ci/sanitize
+	.ci/old-cpu
+	$(BIN)/python tests/soak.py
 	.ci/wheel
 
 format: $(STAMP)
