@@ -1,4 +1,4 @@
-"""Two thousand steps of a small supernet, a quarter of which fail halfway: memory must stay where it is after the first 500.
+"""2,000 steps of a small supernet, a quarter of which fail halfway: memory must stay where it is after the first 500.
 
     python tests/soak.py
 
