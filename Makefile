@@ -1,7 +1,8 @@
 # make demo        an architecture search on real images, from nothing to pictures
 # make test        every test
+# make test-cpp    the engine alone, without Python and torch, on every vector width that this processor has
 # make check       lint, format, types
-# make check-full  what takes longer: sanitizers, the wheel in a bare environment
+# make check-full  what takes longer: sanitizers, older processors, a soak test, the wheel in a bare environment
 # make bench       speed and memory against stock PyTorch
 PYTHON ?= python3
 VENV ?= .venv
@@ -10,7 +11,7 @@ STAMP := $(VENV)/installed
 CPP := $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*/*/*.h)
 DEMO := runs/demo
 
-.PHONY: demo test check check-full format bench clean
+.PHONY: demo test test-cpp check check-full format bench clean
 
 $(VENV)/requirements: requirements/dev.txt
 	$(PYTHON) -m venv $(VENV)
@@ -32,14 +33,19 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest
 
+test-cpp:
+	$(MAKE) --no-print-directory -C csrc/tests test
+
 check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $(CPP)
 
-check-full: check test
+check-full: check test test-cpp
 	.ci/sanitize
+	.ci/old-cpu
+	$(BIN)/python tests/soak.py
 	.ci/wheel
 
 format: $(STAMP)

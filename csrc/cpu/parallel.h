@@ -2,9 +2,14 @@
 // torch first decides which runtime, and thus which pool, serves both.
 #pragma once
 
-#include <omp.h>
-
 #include <algorithm>
+
+#ifdef FASTNAS_STD_THREADS  // only in ThreadSanitizer's build: it does not see how OpenMP's runtime makes threads wait
+#include <thread>
+#include <vector>
+#else
+#include <omp.h>
+#endif
 
 namespace fastnas {
 
@@ -16,12 +21,18 @@ void parallel_for(int threads, int items, Run run) {
         for (int i = 0; i < items; ++i) run(i, 0);
         return;
     }
-#pragma omp parallel num_threads(threads)
-    {
-        const long thread = omp_get_thread_num(), count = omp_get_num_threads();
+    const auto work = [&](long thread, long count) {
         for (long i = items * thread / count, end = items * (thread + 1) / count; i < end; ++i)
             run(static_cast<int>(i), static_cast<int>(thread));
-    }
+    };
+#ifdef FASTNAS_STD_THREADS
+    std::vector<std::thread> team;
+    for (int thread = 0; thread < threads; ++thread) team.emplace_back(work, thread, threads);
+    for (std::thread& member : team) member.join();
+#else
+#pragma omp parallel num_threads(threads)
+    work(omp_get_thread_num(), omp_get_num_threads());
+#endif
 }
 
 }  // namespace fastnas

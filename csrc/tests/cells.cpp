@@ -1,0 +1,74 @@
+#include "cells.h"
+
+namespace fastnas::test {
+
+namespace {
+
+using Pool = CandidateDescription::Pool;
+using Kind = StageDescription::Kind;
+
+const NormDescription kBatch{1e-5, false, true}, kAffine{1e-3, true, true}, kEval{1e-5, true, false};
+
+CandidateDescription convolution(int kernel, int dilation, int stages) {
+    return {Pool::none, false, std::vector<StageDescription>(stages, {Kind::depthwise, kernel, dilation})};
+}
+
+EdgeDescription mixed(int source, int target, int stride) {
+    return {source, target, stride, true, darts_candidates(stride)};
+}
+
+EdgeDescription preprocess(int source, int target, bool reduce) {
+    const Kind kind = reduce ? Kind::reduce : Kind::pointwise;
+    return {source, target, reduce ? 2 : 1, false, {{Pool::none, false, {{kind, 1, 1}}}}};
+}
+
+Graph graph(std::vector<int> channels, int inputs, const std::vector<EdgeDescription>& edges, std::vector<int> outputs,
+            const NormDescription& norm) {
+    std::size_t norms = 0;
+    for (const EdgeDescription& edge : edges)
+        for (const CandidateDescription& c : edge.candidates) norms += c.stages.size() + (c.pool != Pool::none);
+    return Graph(std::move(channels), inputs, edges, std::move(outputs), std::vector<NormDescription>(norms, norm));
+}
+
+Case edge(const std::string& name, int channels, Size size, int images, int stride, const NormDescription& norm) {
+    return {name, graph({channels, channels}, 1, {mixed(0, 1, stride)}, {1}, norm), {size}, images};
+}
+
+// Two preprocessed inputs, four nodes. After a reduction, the first input is twice as large.
+Case cell(const std::string& name, int channels, std::vector<Size> sizes, int images, bool reduction,
+          bool after_reduction, const NormDescription& norm) {
+    std::vector<EdgeDescription> edges{preprocess(0, 2, after_reduction), preprocess(1, 3, false)};
+    for (int node = 4; node < 8; ++node)
+        for (int source = 2; source < node; ++source)
+            edges.push_back(mixed(source, node, reduction && source < 4 ? 2 : 1));
+    std::vector<int> widths{6, 10};
+    widths.resize(8, channels);
+    return {name, graph(widths, 2, edges, {4, 5, 6, 7}, norm), std::move(sizes), images};
+}
+
+}  // namespace
+
+std::vector<CandidateDescription> darts_candidates(int stride) {
+    const CandidateDescription skip = stride == 1 ? CandidateDescription{Pool::none, true, {}}
+                                                  : CandidateDescription{Pool::none, false, {{Kind::reduce, 1, 1}}};
+    return {{Pool::none, false, {}}, {Pool::max, false, {}}, {Pool::avg, false, {}}, skip,
+            convolution(3, 1, 2),    convolution(5, 1, 2),   convolution(3, 2, 1),   convolution(5, 2, 1)};
+}
+
+std::vector<Case> cases() {
+    return {
+        edge("edge", 5, {7, 6}, 2, 1, kBatch),
+        edge("edge of one image", 17, {5, 9}, 1, 1, kAffine),
+        edge("edge of one pixel", 3, {1, 1}, 3, 1, kBatch),
+        edge("edge, stride 2", 6, {7, 6}, 3, 2, kBatch),
+        edge("wide edge, stride 2", 34, {4, 3}, 2, 2, kAffine),
+        edge("edge, eval", 5, {7, 6}, 2, 1, kEval),
+        {"node", graph({6, 6, 6}, 2, {mixed(0, 2, 2), mixed(1, 2, 1)}, {2}, kAffine), {{9, 5}, {5, 3}}, 3},
+        cell("cell", 5, {{5, 4}, {5, 4}}, 2, false, false, kBatch),
+        cell("cell after a reduction", 6, {{9, 7}, {5, 4}}, 3, false, true, kAffine),
+        cell("reduction cell", 6, {{5, 7}, {5, 7}}, 2, true, false, kBatch),
+        cell("cell, eval", 6, {{9, 7}, {5, 4}}, 2, false, true, kEval),
+    };
+}
+
+}  // namespace fastnas::test
