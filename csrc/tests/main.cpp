@@ -104,7 +104,9 @@ void check_modes(const Case& c, const Problem<T>& problem, const Tensors<T>& fas
     check(c.name, name + ", lean gives what fast gives", difference(compute(c, problem, {Memory::lean}), fast),
           rounding);
     Runner<T> inference(c, problem, {Memory::none});
-    check(c.name, name + ", nothing saved gives the same output", difference(inference.forward(), fast[0].values), 0);
+    // Without batch statistics it adds up in another order.
+    check(c.name, name + ", nothing saved gives the same output", difference(inference.forward(), fast[0].values),
+          rounding);
     for (int wanted : {1, 2, 4}) {
         const Run run{Memory::fast, 1, (wanted & 1) != 0, (wanted & 2) != 0, (wanted & 4) != 0};
         const char* only = wanted == 1 ? "inputs" : wanted == 2 ? "alpha" : "parameters";
