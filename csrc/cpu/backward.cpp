@@ -124,12 +124,7 @@ class Backward : Cell<T> {
             for (int b = 0; b < partial.blocks; ++b)
                 k.sum(grad(state, n) + b * plane_size(state), sizes[state].pixels(), partial.at(n, b));
         });
-    }
-
-    double total(const Partial<T>& partial, int channel, bool second = false) const {
-        double sum = 0;
-        for (int n = 0; n < images; ++n) sum += second ? partial.second(n, channel) : partial.first(n, channel);
-        return sum;
+        partial.add_up(images);
     }
 
     // Makes x_ the blocked state: saved, a slice of the cell's output, or an input.
@@ -197,8 +192,12 @@ class Backward : Cell<T> {
 
     void run_edge(const Edge& edge) {
         const Scratch scratch([&](Arena& arena) { layout_edge(edge, arena); });
-        const int candidates = int(edge.candidates.size());
-        parallel_for(call.threads, candidates, [&](int c, int) { prepare(edge.candidates[c], c); });
+        set_plain_norms(edge);
+        const std::vector<Step> stages = all_stages(edge);
+        parallel_for(call.threads, int(stages.size()), [&](int i, int) {
+            const auto [c, s] = stages[i];
+            prepare(edge.candidates[c].stages[s], stages_[c][s]);
+        });
         // A chain recomputes, then goes back stage by stage. The first is that of the candidates without stages.
         std::vector<int> lengths{2};
         for (const auto& stages : stages_) lengths.push_back(stages.empty() ? 0 : int(stages.size()) + 1);
@@ -215,7 +214,10 @@ class Backward : Cell<T> {
             for (const auto [chain, i] : pass) coefficients(edge, chain - 1, i);
         }
         if (wants_parameters())
-            parallel_for(call.threads, candidates, [&](int c, int) { store_weight_gradients(edge.candidates[c], c); });
+            parallel_for(call.threads, int(stages.size()), [&](int i, int) {
+                const auto [c, s] = stages[i];
+                store_weight_gradients(edge.candidates[c].stages[s], stages_[c][s]);
+            });
     }
 
     // What the next step of a chain needs, when a step has left its sums.
@@ -289,26 +291,28 @@ class Backward : Cell<T> {
         return std::size_t(stage.gathers()) * this->padded(stage.in_channels) * this->padded(stage.out_channels);
     }
 
-    // Packs a candidate's weights and sets its norms.
-    void prepare(const Candidate& candidate, int c) {
-        if (candidate.pool != Pool::none) this->norm_state(candidate.pool_norm, 1, plain_[c].norm);
-        if (candidate.identity) std::memset(plain_[c].norm.mean, 0, plain_[c].partial.blocks * lanes * sizeof(T));
-        for (std::size_t s = 0; s < stages_[c].size(); ++s) {
-            const Stage& stage = candidate.stages[s];
-            StageScratch<T>& own = stages_[c][s];
-            this->pack(stage, own.pointwise, own.depthwise);
-            const int rows = stage.out_channels / stage.gathers();
-            for (int i = 0; i < stage.gathers(); ++i)
-                pack_pointwise(call.parameters[stage.pointwise + i], stage.in_channels, rows, true, 0,
-                               stage.in_channels, lanes, own.pointwise_back + i * packed_back_size(stage) / 2);
-            if (stage.kind == Stage::Kind::depthwise)
-                pack_depthwise(call.parameters[stage.depthwise], stage.in_channels, stage.kernel, stage.dilation,
-                               stage.stride, true, lanes, own.depthwise_back);
-            this->norm_state(stage.norm, 1, own.norm);
-            for (int t = 0; sums_ && t < call.threads; ++t) {
-                std::memset(own.pointwise_grad + t * sums_stride_, 0, pointwise_grad_size(stage) * sizeof(T));
-                std::memset(own.depthwise_grad + t * sums_stride_, 0, this->packed_depthwise_size(stage) * sizeof(T));
-            }
+    void set_plain_norms(const Edge& edge) {
+        for (std::size_t c = 0; c < edge.candidates.size(); ++c) {
+            const Candidate& candidate = edge.candidates[c];
+            if (candidate.pool != Pool::none) this->norm_state(candidate.pool_norm, 1, plain_[c].norm);
+            if (candidate.identity) std::memset(plain_[c].norm.mean, 0, plain_[c].partial.blocks * lanes * sizeof(T));
+        }
+    }
+
+    // Packs a stage's weights, sets its norm and clears its sums.
+    void prepare(const Stage& stage, StageScratch<T>& own) {
+        this->pack(stage, own.pointwise, own.depthwise);
+        const int rows = stage.out_channels / stage.gathers();
+        for (int i = 0; i < stage.gathers(); ++i)
+            pack_pointwise(call.parameters[stage.pointwise + i], stage.in_channels, rows, true, 0, stage.in_channels,
+                           lanes, own.pointwise_back + i * packed_back_size(stage) / 2);
+        if (stage.kind == Stage::Kind::depthwise)
+            pack_depthwise(call.parameters[stage.depthwise], stage.in_channels, stage.kernel, stage.dilation,
+                           stage.stride, true, lanes, own.depthwise_back);
+        this->norm_state(stage.norm, 1, own.norm);
+        for (int t = 0; sums_ && t < call.threads; ++t) {
+            std::memset(own.pointwise_grad + t * sums_stride_, 0, pointwise_grad_size(stage) * sizeof(T));
+            std::memset(own.depthwise_grad + t * sums_stride_, 0, this->packed_depthwise_size(stage) * sizeof(T));
         }
     }
 
@@ -371,26 +375,28 @@ class Backward : Cell<T> {
 
     // Coefficients of a candidate's last norm, and its ∂α.
     void last_coefficients(const Edge& edge, const Candidate& candidate, int c) {
-        const Partial<T>& sums = gradient_sums_[edge.target];
-        const auto g_sum = [&](int i) { return total(sums, i); };
+        const Partial<T>& partial = stages_[c].empty() ? plain_[c].partial : stages_[c].back().partial;
+        const auto g_sum = [&](int i) { return gradient_sums_[edge.target].first(images, i); };
+        const auto g_centred = [&](int i) { return partial.first(images, i); };
         double alpha_grad = 0;
+        if (!candidate.identity || to_.alpha) partial.add_up(images);
         if (candidate.identity && to_.alpha)
-            for (int i = 0; i < graph.channels[edge.target]; ++i) alpha_grad += total(plain_[c].partial, i);
+            for (int i = 0; i < graph.channels[edge.target]; ++i) alpha_grad += g_centred(i);
         if (candidate.pool != Pool::none)
-            alpha_grad = set(edge, candidate.pool_norm, plain_[c], call.weight(candidate), g_sum,
-                             [&](int i) { return total(plain_[c].partial, i); });
+            alpha_grad = set(edge, candidate.pool_norm, plain_[c], call.weight(candidate), g_sum, g_centred);
         if (!stages_[c].empty())
-            alpha_grad = set(edge, candidate.stages.back().norm, stages_[c].back(), call.weight(candidate), g_sum,
-                             [&](int i) { return total(stages_[c].back().partial, i); });
+            alpha_grad =
+                set(edge, candidate.stages.back().norm, stages_[c].back(), call.weight(candidate), g_sum, g_centred);
         if (candidate.alpha >= 0) alpha_grad_[candidate.alpha] = alpha_grad;
     }
 
     // Coefficients of stage s, whose sums the derivative of stage s + 1 has left.
     void stage_coefficients(const Edge& edge, const Candidate& candidate, std::size_t s, int c) {
         const Partial<T>& partial = stages_[c][s].partial;
+        partial.add_up(images);
         set(
-            edge, candidate.stages[s].norm, stages_[c][s], 1, [&](int i) { return total(partial, i); },
-            [&](int i) { return total(partial, i, true); });
+            edge, candidate.stages[s].norm, stages_[c][s], 1, [&](int i) { return partial.first(images, i); },
+            [&](int i) { return partial.second(images, i); });
     }
 
     template <class Own, class Sum, class Centred>
@@ -532,19 +538,14 @@ class Backward : Cell<T> {
         }
     }
 
-    void store_weight_gradients(const Candidate& candidate, int c) {
-        for (std::size_t s = 0; s < stages_[c].size(); ++s) {
-            const Stage& stage = candidate.stages[s];
-            const StageScratch<T>& own = stages_[c][s];
-            const int rows = stage.out_channels / stage.gathers();
-            for (int i = 0; i < stage.gathers(); ++i)
-                unpack_pointwise_grad(own.pointwise_grad + i * pointwise_grad_size(stage) / 2, sums_stride_,
-                                      call.threads, i * rows, rows, stage.in_channels, lanes,
-                                      to_.parameters[stage.pointwise + i]);
-            if (stage.kind == Stage::Kind::depthwise)
-                unpack_depthwise_grad(own.depthwise_grad, sums_stride_, call.threads, stage.in_channels,
-                                      stage.kernel * stage.kernel, lanes, to_.parameters[stage.depthwise]);
-        }
+    void store_weight_gradients(const Stage& stage, const StageScratch<T>& own) {
+        const int rows = stage.out_channels / stage.gathers();
+        for (int i = 0; i < stage.gathers(); ++i)
+            unpack_pointwise_grad(own.pointwise_grad + i * pointwise_grad_size(stage) / 2, sums_stride_, call.threads,
+                                  i * rows, rows, stage.in_channels, lanes, to_.parameters[stage.pointwise + i]);
+        if (stage.kind == Stage::Kind::depthwise)
+            unpack_depthwise_grad(own.depthwise_grad, sums_stride_, call.threads, stage.in_channels,
+                                  stage.kernel * stage.kernel, lanes, to_.parameters[stage.depthwise]);
     }
 
     const Gradients<T>& to_;

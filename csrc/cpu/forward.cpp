@@ -80,9 +80,10 @@ class Forward : Cell<T> {
     void run_edge(const Edge& edge) {
         const Scratch scratch([&](Arena& arena) { layout_edge(edge, arena); });
         const int candidates = int(edge.candidates.size());
-        parallel_for(call.threads, candidates, [&](int c, int) {
-            for (std::size_t s = 0; s < stages_[c].size(); ++s)
-                this->pack(edge.candidates[c].stages[s], stages_[c][s].pointwise, stages_[c][s].depthwise);
+        const std::vector<Step> stages = all_stages(edge);
+        parallel_for(call.threads, int(stages.size()), [&](int i, int) {
+            const auto [c, s] = stages[i];
+            this->pack(edge.candidates[c].stages[s], stages_[c][s].pointwise, stages_[c][s].depthwise);
         });
         set_plain_norms(edge);
         // Candidates without stages are the last chain, of one step.

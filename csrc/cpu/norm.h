@@ -11,7 +11,7 @@
 namespace fastnas {
 
 // What the images of a batch contribute to one norm, (N, blocks, 2, L): in forward their means and Σ(u - mean)², in
-// backward two sums.
+// backward two sums. One more image has room for what they give together.
 template <class T>
 struct Partial {
     double* sums = nullptr;
@@ -20,7 +20,7 @@ struct Partial {
     void layout(Arena& arena, int images, int blocks_, int lanes_) {
         blocks = blocks_;
         lanes = lanes_;
-        sums = arena.take<double>(std::size_t(images) * blocks * 2 * lanes);
+        sums = arena.take<double>(std::size_t(images + 1) * blocks * 2 * lanes);
     }
     // Those of image n's block b.
     double* at(int n, int b = 0) const { return sums + (std::ptrdiff_t(n) * blocks + b) * 2 * lanes; }
@@ -35,6 +35,12 @@ struct Partial {
             to[l] = seen > 0 ? to[l] + delta * share : moments[l];
             to[lanes + l] = (seen > 0 ? to[lanes + l] + delta * delta * seen * share : 0) + moments[lanes + l];
         }
+    }
+    void add_up(int images) const {
+        clear(images);
+        double* to = at(images);
+        for (int n = 0; n < images; ++n)
+            for (int i = 0; i < blocks * 2 * lanes; ++i) to[i] += at(n)[i];
     }
     // Channel c of image n: its first or second number.
     double first(int n, int c) const { return at(n, c / lanes)[c % lanes]; }
@@ -72,15 +78,19 @@ struct NormState {
 // Mean and biased variance of the batch, by Chan's formula for merging the images' own.
 template <class T>
 void batch_statistics(const Partial<T>& partial, int images, double pixels, int channels, T* mean, T* variance) {
-    for (int c = 0; c < channels; ++c) {
-        double total = 0, squares = 0;
-        for (int n = 0; n < images; ++n) total += partial.first(n, c);
-        const double centre = total / images;
+    partial.add_up(images);
+    const int lanes = partial.lanes;
+    for (int b = 0; b < partial.blocks; ++b) {
+        double *centre = partial.at(images, b), *squares = centre + lanes;
+        for (int l = 0; l < lanes; ++l) centre[l] /= images;
         for (int n = 0; n < images; ++n) {
-            const double d = partial.first(n, c) - centre;
-            squares += partial.second(n, c) + pixels * d * d;
+            const double* means = partial.at(n, b);
+            for (int l = 0; l < lanes; ++l) squares[l] += pixels * (means[l] - centre[l]) * (means[l] - centre[l]);
         }
-        mean[c] = T(centre);
+    }
+    for (int c = 0; c < channels; ++c) {
+        const double squares = partial.second(images, c);
+        mean[c] = T(partial.first(images, c));
         // Rounding may leave a constant channel slightly below zero; NaN stays NaN.
         variance[c] = T(squares < 0 ? 0 : squares / (images * pixels));
     }

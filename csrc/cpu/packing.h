@@ -17,15 +17,15 @@ void pack_pointwise(const T* weight, int rows, int columns, bool transposed, int
                     T* out) {
     const int blocks = blocks_of(all_rows, lanes);
     for (int block = 0; block < blocks; block += 2) {
-        const int group = block + 2 <= blocks ? 2 : 1;
-        for (int k = 0; k < columns; ++k)
-            for (int lane = 0; lane < group * lanes; ++lane) {
-                const int row = block * lanes + lane - first_row;
-                const bool given = row >= 0 && row < rows;
-                *out++ = !given       ? T(0)
-                         : transposed ? weight[std::ptrdiff_t(k) * rows + row]
-                                      : weight[std::ptrdiff_t(row) * columns + k];
-            }
+        const int width = (block + 2 <= blocks ? 2 : 1) * lanes, offset = block * lanes - first_row;
+        for (int lane = 0; lane < width; ++lane) {
+            const int row = offset + lane;
+            const bool given = row >= 0 && row < rows;
+            const T* from = weight + (transposed ? row : std::ptrdiff_t(row) * columns);
+            const std::ptrdiff_t step = transposed ? rows : 1;
+            for (int k = 0; k < columns; ++k) out[std::ptrdiff_t(k) * width + lane] = given ? from[k * step] : T(0);
+        }
+        out += std::ptrdiff_t(columns) * width;
     }
 }
 

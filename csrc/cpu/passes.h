@@ -5,6 +5,8 @@
 
 #include <vector>
 
+#include "graph.h"
+
 namespace fastnas {
 
 struct Step {
@@ -20,6 +22,14 @@ inline std::vector<Pass> passes(const std::vector<int>& lengths) {
             if (index > 0 || result.empty()) result.emplace_back();
             result.back().push_back({chain, index});
         }
+    return result;
+}
+
+// Every stage of every candidate: work on weights, which needs no order.
+inline std::vector<Step> all_stages(const Edge& edge) {
+    std::vector<Step> result;
+    for (int c = 0; c < int(edge.candidates.size()); ++c)
+        for (int s = 0; s < int(edge.candidates[c].stages.size()); ++s) result.push_back({c, s});
     return result;
 }
 
