@@ -304,8 +304,8 @@ class Backward : Cell<T> {
         this->pack(stage, own.pointwise, own.depthwise);
         const int rows = stage.out_channels / stage.gathers();
         for (int i = 0; i < stage.gathers(); ++i)
-            pack_pointwise(call.parameters[stage.pointwise + i], stage.in_channels, rows, true, 0, stage.in_channels,
-                           lanes, own.pointwise_back + i * packed_back_size(stage) / 2);
+            pack_pointwise(k, call.parameters[stage.pointwise + i], stage.in_channels, rows, true, 0, stage.in_channels,
+                           own.pointwise_back + i * packed_back_size(stage) / 2);
         if (stage.kind == Stage::Kind::depthwise)
             pack_depthwise(call.parameters[stage.depthwise], stage.in_channels, stage.kernel, stage.dilation,
                            stage.stride, true, lanes, own.depthwise_back);
@@ -539,13 +539,15 @@ class Backward : Cell<T> {
     }
 
     void store_weight_gradients(const Stage& stage, const StageScratch<T>& own) {
+        add_up(own.pointwise_grad, pointwise_grad_size(stage), sums_stride_, call.threads);
         const int rows = stage.out_channels / stage.gathers();
         for (int i = 0; i < stage.gathers(); ++i)
-            unpack_pointwise_grad(own.pointwise_grad + i * pointwise_grad_size(stage) / 2, sums_stride_, call.threads,
-                                  i * rows, rows, stage.in_channels, lanes, to_.parameters[stage.pointwise + i]);
-        if (stage.kind == Stage::Kind::depthwise)
-            unpack_depthwise_grad(own.depthwise_grad, sums_stride_, call.threads, stage.in_channels,
-                                  stage.kernel * stage.kernel, lanes, to_.parameters[stage.depthwise]);
+            unpack_pointwise_grad(k, own.pointwise_grad + i * pointwise_grad_size(stage) / 2, i * rows, rows,
+                                  stage.in_channels, to_.parameters[stage.pointwise + i]);
+        if (stage.kind != Stage::Kind::depthwise) return;
+        add_up(own.depthwise_grad, this->packed_depthwise_size(stage), sums_stride_, call.threads);
+        unpack_depthwise_grad(own.depthwise_grad, stage.in_channels, stage.kernel * stage.kernel, lanes,
+                              to_.parameters[stage.depthwise]);
     }
 
     const Gradients<T>& to_;

@@ -142,8 +142,8 @@ template <class T>
 void Cell<T>::pack(const Stage& stage, T* pointwise, T* depthwise) const {
     const int rows = stage.out_channels / stage.gathers();
     for (int i = 0; i < stage.gathers(); ++i)
-        pack_pointwise(call.parameters[stage.pointwise + i], rows, stage.in_channels, false, i * rows,
-                       stage.out_channels, lanes, pointwise + i * packed_size(stage) / 2);
+        pack_pointwise(k, call.parameters[stage.pointwise + i], rows, stage.in_channels, false, i * rows,
+                       stage.out_channels, pointwise + i * packed_size(stage) / 2);
     if (stage.kind == Stage::Kind::depthwise)
         pack_depthwise(call.parameters[stage.depthwise], stage.in_channels, stage.kernel, stage.dilation, stage.stride,
                        false, lanes, depthwise);

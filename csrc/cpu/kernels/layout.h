@@ -29,9 +29,15 @@ FASTNAS_INLINE void transpose(Vec<T, L> (&rows)[L]) {
     for (int n = L; n > 1; n /= 2) interleave<T, L>(rows);
 }
 
+// One long row where rows lie one after the other, so that short ones fill vectors too.
+FASTNAS_INLINE Size joined_rows(Size size, ptrdiff_t stride_h, ptrdiff_t stride_w) {
+    return stride_h == size.w * stride_w ? Size{1, size.h * size.w} : size;
+}
+
 template <class T, int L>
 void load_block(const T* in, ptrdiff_t stride_c, ptrdiff_t stride_h, ptrdiff_t stride_w, int channels, Size size,
                 T* out) {
+    size = joined_rows(size, stride_h, stride_w);
     for (int y = 0; y < size.h; ++y, in += stride_h, out += size.w * L) {
         int x = 0;
         if (stride_w == 1 && channels == L) {
@@ -52,6 +58,7 @@ void load_block(const T* in, ptrdiff_t stride_c, ptrdiff_t stride_h, ptrdiff_t s
 template <class T, int L>
 void store_block(const T* in, int channels, Size size, T* out, ptrdiff_t stride_c, ptrdiff_t stride_h,
                  ptrdiff_t stride_w) {
+    size = joined_rows(size, stride_h, stride_w);
     for (int y = 0; y < size.h; ++y, in += size.w * L, out += stride_h) {
         int x = 0;
         if (stride_w == 1 && channels == L) {

@@ -8,7 +8,7 @@ namespace fastnas::FASTNAS_WIDTH {
 // Pixels in the largest register tile of one or two output blocks.
 constexpr int kTilePixels[] = {FASTNAS_REGISTERS == 32 ? 16 : 8, FASTNAS_REGISTERS == 32 ? 12 : 6};
 
-// acc[p][b] = Σ_k weight[k][b]·in[k][at + p]
+// acc[p][b] = Σ_k weight[b][k]·in[k][at + p]
 template <class T, int L, int Pixels, int Blocks_>
 FASTNAS_INLINE void product_tile(const Blocks<const T>& in, int first, int last, const T* weight, ptrdiff_t at,
                                  Vec<T, L> (&acc)[Pixels][Blocks_]) {
@@ -16,14 +16,15 @@ FASTNAS_INLINE void product_tile(const Blocks<const T>& in, int first, int last,
     for (int p = 0; p < Pixels; ++p)
 #pragma GCC unroll 2
         for (int b = 0; b < Blocks_; ++b) acc[p][b] = Vec<T, L>{};
+    const ptrdiff_t block = ptrdiff_t(last - first) * L;
     for (int k = first; k < last;) {
         const int end = last < k - k % L + L ? last : k - k % L + L;
         const T* column = in[k / L] + at * L + k % L;
 #pragma GCC unroll 2
-        for (; k < end; ++k, ++column, weight += Blocks_ * L) {
+        for (; k < end; ++k, ++column, weight += L) {
             Vec<T, L> w[Blocks_];
 #pragma GCC unroll 2
-            for (int b = 0; b < Blocks_; ++b) w[b] = load<T, L>(weight + b * L);
+            for (int b = 0; b < Blocks_; ++b) w[b] = load<T, L>(weight + b * block);
 #pragma GCC unroll 16
             for (int p = 0; p < Pixels; ++p)
 #pragma GCC unroll 2
