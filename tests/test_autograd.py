@@ -7,7 +7,8 @@ import torch
 from operator_cases import BY_NAME, Problem, fused, problem, run
 from torch import Tensor
 
-from fastnas.ops import Norm, edge_spec, mixed_cell, reference, update_running_stats
+from fastnas.nn import DartsSupernet
+from fastnas.ops import DARTS_CANDIDATES, Norm, edge_spec, mixed_cell, reference, update_running_stats
 from fastnas.ops.operator import cell, cell_backward
 
 
@@ -108,6 +109,59 @@ def test_two_forwards_before_one_backward() -> None:
     (ours,) = torch.autograd.grad(loss(fused("cpu", "fast")), alpha)
     (expected,) = torch.autograd.grad(loss(reference.cell), alpha)
     torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_autocast_computes_in_float32(backend: str) -> None:
+    p = problem(BY_NAME["cell-reduction"]).to(torch.float32)
+    low = [x.bfloat16().requires_grad_() for x in p.inputs]
+    alpha = p.alpha.requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        out, _ = mixed_cell(p.spec, low, alpha, p.params, backend=backend)
+    same = [x.detach().float().requires_grad_() for x in low]
+    expected, _ = mixed_cell(p.spec, same, alpha, p.params, backend=backend)
+    assert out.dtype == torch.float32
+    assert torch.equal(out, expected)
+    ours = torch.autograd.grad(out, [*low, alpha], p.grad)
+    theirs = torch.autograd.grad(expected, [*same, alpha], p.grad)
+    for a, b in zip(ours, theirs, strict=True):
+        assert torch.equal(a, b.to(a.dtype))
+    assert [g.dtype for g in ours] == [torch.bfloat16, torch.bfloat16, torch.float32]
+
+
+def test_a_search_network_trains_under_autocast() -> None:
+    network = DartsSupernet(4, 3)
+    x = torch.randn(4, 3, 8, 8)
+    expected = network(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = network(x)
+    torch.testing.assert_close(logits.float(), expected, rtol=0.05, atol=0.05)
+    logits.float().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.weight_parameters())
+
+
+@pytest.mark.parametrize("memory", ["fast", "lean"])
+def test_more_candidates_hardly_add_to_what_is_saved(memory: str) -> None:
+    """In "lean" nothing but statistics; in "fast" also the first stages of separable convolutions."""
+    convolutions = ("sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5")
+
+    def saved(candidates: tuple[str, ...]) -> int:
+        spec = edge_spec(16, candidates, 1, Norm())
+        x = torch.randn(2, 16, 16, 16, requires_grad=True)
+        params = [torch.randn(shape) for shape in spec.parameter_shapes]
+        found: dict[int, int] = {}
+
+        def pack(t: Tensor) -> Tensor:
+            found[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+            return t
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+            mixed_cell(spec, [x], torch.rand(len(candidates)), params, memory=memory, backend="cpu")
+        weights = sum(t.untyped_storage().nbytes() for t in params)
+        return sum(found.values()) - weights
+
+    once, twice = saved(DARTS_CANDIDATES), saved((*DARTS_CANDIDATES, *convolutions))
+    assert twice < 1.02 * once if memory == "lean" else twice < 2 * once
 
 
 class TestArguments:

@@ -152,6 +152,28 @@ def test_no_grad_saves_nothing_and_computes_the_same(backend: str) -> None:
     torch.testing.assert_close(statistics, expected_statistics, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.parametrize("name", [case.name for case in CASES if not any(norm.batch for norm in case.spec.norms)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_inference_computes_the_same(name: str, dtype: torch.dtype, backend: str) -> None:
+    """Running statistics and no gradient: the way that goes through the cell image by image."""
+    p = problem(BY_NAME[name]).to(dtype)
+    out, _ = mixed_cell(p.spec, p.inputs, p.alpha, p.params, p.running, backend=backend)
+    expected, _ = reference.cell(p.spec, p.inputs, p.alpha, p.params, p.running)
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-11
+    torch.testing.assert_close(out, expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_special_values_in_inference(value: float, backend: str) -> None:
+    p = problem(edge("special", channels=18, size=(12, 12), candidates=DARTS_CANDIDATES[1:], norm=Norm(batch=False)))
+    p.inputs[0][1, 3, 5, 6] = value
+    out, _ = mixed_cell(p.spec, p.inputs, p.alpha, p.params, p.running, backend=backend)
+    expected, _ = reference.cell(p.spec, p.inputs, p.alpha, p.params, p.running)
+    torch.testing.assert_close(out, expected, rtol=1e-9, atol=1e-9, equal_nan=True)
+
+
 @pytest.mark.parametrize("needed", ["input", "alpha", "params"])
 @modes
 def test_gradients_of_one_group_alone(needed: str, backend: str, memory: str) -> None:

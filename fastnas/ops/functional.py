@@ -30,6 +30,10 @@ def mixed_cell(
 
     DARTS, equations 1 and 2. Differentiable once with respect to inputs, α and params.
 
+    Under `torch.autocast` a cell is one operation that autocasts to float32, as PyTorch's norms and losses do: inputs
+    and α of a lower precision are cast up, computed with and returned in float32. Its gradients arrive in the dtypes
+    that were given.
+
     Args:
         spec: the cell.
         inputs: the given states, each (N, C, H, W), all of one floating dtype and device, in any memory layout.
@@ -50,6 +54,11 @@ def mixed_cell(
     """
     if memory not in MEMORY_MODES:
         raise ValueError(f"memory must be one of {', '.join(MEMORY_MODES)}, got {memory!r}")
+    device = alpha.device.type
+    if torch.is_autocast_enabled(device):
+        lists = [[_float32(t) for t in tensors] for tensors in (inputs, [alpha], params, running)]
+        with torch.autocast(device, enabled=False):
+            return mixed_cell(spec, lists[0], lists[1][0], lists[2], lists[3], memory, backend)
     _check(spec, inputs, alpha, params, running)
     if choose(backend, inputs[0]) == "reference":
         return reference.cell(spec, inputs, alpha, params, running)
@@ -75,6 +84,10 @@ def mixed_edge(
     """One mixed edge: y = Σ α·o(x) over `candidates`, every batch norm as `norm`; otherwise as `mixed_cell`."""
     spec = edge_spec(x.shape[1], tuple(candidates), stride, norm or Norm())
     return mixed_cell(spec, [x], alpha, params, running, memory, backend)
+
+
+def _float32(t: Tensor) -> Tensor:
+    return t.float() if t.dtype in (torch.bfloat16, torch.float16) else t
 
 
 @lru_cache(maxsize=1024)
