@@ -26,7 +26,7 @@ void fill(float* to, std::size_t count) {
 }  // namespace
 
 KernelCases::KernelCases(int channels, int size, int stride)
-    : k_(kernels<float>()),
+    : k_(kernels<float>(channels)),
       channels_(channels),
       blocks_(blocks_of(channels, k_.lanes)),
       stride_(stride),

@@ -19,7 +19,7 @@ template <class T>
 Cell<T>::Cell(const Graph& graph_, const Call<T>& call_)
     : graph(graph_),
       call(call_),
-      k(kernels<T>()),
+      k(kernels<T>(graph.channels[graph.outputs[0]])),
       lanes(k.lanes),
       images(int(call.inputs[0].shape[0])),
       sizes(graph.sizes(input_sizes(call))),

@@ -2,6 +2,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <stdexcept>
+#include <string>
+#include <vector>
 
 #include "cell.h"
 
@@ -26,9 +28,10 @@ struct Width {
     bool runs;
 };
 
-const Width& width() {
-    static const Width chosen = [] {
-        const Width widths[] = {
+// Those that this processor has, the widest first.
+const std::vector<Width>& widths() {
+    static const std::vector<Width> available = [] {
+        const Width all[] = {
 #ifdef FASTNAS_X86
             {"avx512", avx512_float, avx512_double,
              __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
@@ -37,34 +40,53 @@ const Width& width() {
 #endif
             {"baseline", baseline_float, baseline_double, true},
         };
-        const char* wanted = std::getenv("FASTNAS_VECTOR_WIDTH");
-        for (const Width& w : widths)
-            if (w.runs && (!wanted || !*wanted || !std::strcmp(wanted, w.name))) return w;
-        throw std::runtime_error(std::string("FASTNAS_VECTOR_WIDTH must be avx512, avx2 or baseline, and this "
-                                             "processor must have it, got ") +
-                                 wanted);
+        const char* widest = std::getenv("FASTNAS_VECTOR_WIDTH");
+        bool begun = !widest || !*widest;
+        std::vector<Width> result;
+        for (const Width& width : all) {
+            begun |= widest && !std::strcmp(widest, width.name) && width.runs;
+            if (begun && width.runs) result.push_back(width);
+        }
+        if (result.empty())
+            throw std::runtime_error(std::string("FASTNAS_VECTOR_WIDTH must be avx512, avx2 or baseline, and this "
+                                                 "processor must have it, got ") +
+                                     widest);
+        return result;
     }();
-    return chosen;
+    return available;
+}
+
+int padded(int channels, int lanes) {
+    return (channels + lanes - 1) / lanes * lanes;
+}
+
+// Half as wide a vector costs half as much where it leaves fewer lanes empty.
+template <class T>
+const Kernels<T>& choose(int channels, const Kernels<T>& (*table)(const Width&)) {
+    const Kernels<T>& widest = table(widths()[0]);
+    if (widths().size() == 1 || std::strcmp(widths()[0].name, "avx512") != 0) return widest;
+    const Kernels<T>& half = table(widths()[1]);
+    return padded(channels, half.lanes) < padded(channels, widest.lanes) ? half : widest;
 }
 
 }  // namespace
 
 template <>
-const Kernels<float>& kernels<float>() {
-    return width().f32;
+const Kernels<float>& kernels<float>(int channels) {
+    return choose<float>(channels, [](const Width& w) -> const Kernels<float>& { return w.f32; });
 }
 
 template <>
-const Kernels<double>& kernels<double>() {
-    return width().f64;
+const Kernels<double>& kernels<double>(int channels) {
+    return choose<double>(channels, [](const Width& w) -> const Kernels<double>& { return w.f64; });
 }
 
 const char* vector_width() {
-    return width().name;
+    return widths()[0].name;
 }
 
-int block(int element_size, int) {
-    return element_size == 4 ? kernels<float>().lanes : kernels<double>().lanes;
+int block(int element_size, int channels) {
+    return element_size == 4 ? kernels<float>(channels).lanes : kernels<double>(channels).lanes;
 }
 
 }  // namespace fastnas

@@ -122,9 +122,10 @@ struct Kernels {
     void (*axpy)(T alpha, const T* x, Count pixels, T* y);
 };
 
-// The fastest table that this processor can run, for the vector width named in `width`.
+// The fastest table that this processor can run for so many channels, which should fill its vectors: with AVX-512 that
+// is AVX2's for 4, 8 or 24 floats.
 template <class T>
-const Kernels<T>& kernels();
+const Kernels<T>& kernels(int channels = kMostLanes);
 const char* vector_width();
 
 }  // namespace fastnas
