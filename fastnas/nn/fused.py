@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fastnas.ops import Edge, Norm, Spec, mixed_cell, update_running_stats
+from fastnas.ops.operator import blend_running_stats, unobserved
 
 
 class FusedCell:
@@ -76,8 +77,9 @@ class FusedCell:
             statistics = torch.cat(list(compress(columns, compress(tracked, batch))), 1)
         images = inputs[0].shape[0]
         sizes = spec.norm_sizes([(t.shape[2], t.shape[3]) for t in inputs])
-        stores = [bn._buffers for bn in norms]
-        update_running_stats(
+        stores = cast("list[dict[str, Tensor]]", [bn._buffers for bn in norms])
+        update = blend_running_stats if unobserved(statistics) else update_running_stats
+        update(
             [store["running_mean"] for store in stores],
             [store["running_var"] for store in stores],
             [store["num_batches_tracked"] for store in stores],

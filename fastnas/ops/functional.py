@@ -11,7 +11,7 @@ from torch import Tensor
 from fastnas.ops import reference
 from fastnas.ops.backends import choose
 from fastnas.ops.candidates import DARTS_CANDIDATES
-from fastnas.ops.operator import cell, differentiable_cell
+from fastnas.ops.operator import cell, differentiable_cell, unobserved
 from fastnas.ops.spec import Edge, Norm, Spec
 
 MEMORY_MODES = ("fast", "lean")
@@ -64,8 +64,7 @@ def mixed_cell(
         return reference.cell(spec, inputs, alpha, params, running)
     if not torch.is_grad_enabled() or not any(t.requires_grad for t in (*inputs, alpha, *params)):
         memory = "none"
-    # While torch.compile traces, through the dispatcher, where it looks for operators.
-    run = cell if torch.compiler.is_compiling() else differentiable_cell
+    run = differentiable_cell if unobserved(inputs[0]) else cell
     out, _, statistics = run(list(inputs), alpha, list(params), list(running), spec.text, memory)
     return out, statistics
 

@@ -206,12 +206,8 @@ def _(
 
 
 def _below_autograd(operator: Callable[..., Any], kernel: Callable[..., Any], x: Tensor) -> Callable[..., Any]:
-    """The operator below its autograd formula.
-
-    That is the kernel itself where no tracer or tensor subclass listens: the dispatcher would convert some 200 tensors
-    to C++ and back.
-    """
-    if type(x) is Tensor and not x.is_meta and not torch._C._len_torch_dispatch_stack():
+    """The operator below its autograd formula; the kernel itself, where nothing else listens."""
+    if unobserved(x):
         return kernel
 
     def call(*args: Any) -> Any:
@@ -221,6 +217,19 @@ def _below_autograd(operator: Callable[..., Any], kernel: Callable[..., Any], x:
     return call
 
 
+def unobserved(x: Tensor) -> bool:
+    """Whether no tracer, mode or tensor subclass wants to see what is done with `x`.
+
+    Then the dispatcher can be left out, which would convert some 200 tensors to C++ and back.
+    """
+    return (
+        type(x) is Tensor
+        and x.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and not torch._C._len_torch_dispatch_stack()
+    )
+
+
 def _split(flat: Sequence[Any], lengths: tuple[int, int]) -> tuple[list[Any], list[Any], list[Any]]:
     """Inputs, params and running statistics of a flat list."""
     inputs, params = lengths
@@ -228,7 +237,7 @@ def _split(flat: Sequence[Any], lengths: tuple[int, int]) -> tuple[list[Any], li
 
 
 @torch.library.impl(_library, "update_running_stats", "CompositeExplicitAutograd")
-def _update_running_stats(
+def blend_running_stats(
     running_mean: Sequence[Tensor],
     running_var: Sequence[Tensor],
     num_batches_tracked: Sequence[Tensor],
@@ -236,6 +245,7 @@ def _update_running_stats(
     momentum: Sequence[float],
     counts: Sequence[int],
 ) -> None:
+    """`update_running_stats` without the dispatcher."""
     update = reference.update_running_stats if why_not_cpu(statistics) else cpu.update_running_stats
     update(running_mean, running_var, num_batches_tracked, statistics, momentum, counts)
     increment_version([*running_mean, *running_var, *num_batches_tracked])
