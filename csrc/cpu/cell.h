@@ -40,7 +40,7 @@ struct Call {
     }
 };
 
-constexpr int kBandPixels = 256;  // pixels times blocks of a band
+constexpr int kBandPixels = 1024;  // pixels times blocks of a band
 
 template <class T>
 class Cell {
@@ -75,7 +75,7 @@ class Cell {
     Depthwise convolution(const Edge& edge, const Stage& stage) const;
     void norm_state(const Norm& norm, double alpha, NormState<T>& state) const;
 
-    // Rows of an edge's target, so many at a time that what is computed from them stays in the first-level cache.
+    // Rows of an edge's target, so many at a time that what is computed from them stays in the second-level cache.
     int band_rows(const Edge& edge) const {
         const int widest = std::max(blocks(graph.channels[edge.source]), blocks(graph.channels[edge.target]));
         const Size size = sizes[edge.target];
