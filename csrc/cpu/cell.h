@@ -69,6 +69,10 @@ class Cell {
     T* saved_state(int state) const;
     T* saved_stage(const Stage& stage) const;
 
+    template <class Run>
+    void each_image(Run run) const {
+        parallel_for(call.threads, images, run);
+    }
     void load_image(const Image<T>& from, int first_channel, int state, int n, T* to) const;
     void store_image(const T* from, int state, int n, const Image<T>& to, int first_channel) const;
 
