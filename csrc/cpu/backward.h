@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "cell.h"
+#include "source.h"
 
 namespace fastnas {
 

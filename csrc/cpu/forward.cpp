@@ -2,8 +2,8 @@
 //
 // For each source its pools are computed once. Each step of a candidate of an edge out of it, a stage or the sum
 // y += α·o(x), is a pass over the images (passes.h); between two passes the images' sums become the batch's statistics.
-#include "cell.h"
 #include "passes.h"
+#include "source.h"
 
 namespace fastnas {
 
