@@ -69,6 +69,10 @@ class Cell {
     T* saved_state(int state) const;
     T* saved_stage(const Stage& stage) const;
 
+    template <class Run>
+    void each_image(Run run) const {
+        parallel_for(call.threads, images, run);
+    }
     void load_image(const Image<T>& from, int first_channel, int state, int n, T* to) const;
     void store_image(const T* from, int state, int n, const Image<T>& to, int first_channel) const;
 
@@ -156,34 +160,6 @@ struct ThreadScratch {
 
 template <class T>
 std::vector<ThreadScratch<T>> layout_threads(const Cell<T>& cell, Arena& arena);
-
-// The pools of a source that edges of one stride share.
-template <class T>
-struct Pooled {
-    T* values = nullptr;  // (N, blocks, H, W, L) of the target's size
-    Partial<T> partial;
-};
-
-template <class T>
-struct PooledSource {
-    Pooled<T> by_stride[2][2];
-    Pooled<T>& of(int stride, Candidate::Pool pool) { return by_stride[stride - 1][pool == Candidate::Pool::avg]; }
-
-    void layout(const Cell<T>& cell, int source, int images, Arena& arena);
-    // For one image; with `moments`, also what their norms need.
-    void compute(const Cell<T>& cell, int source, int n, const T* x, bool moments, T* scratch);
-};
-
-// Padded planes of ReLU(x) of a source, all images, which its edges' depthwise convolutions share.
-template <class T>
-struct RectifiedSource {
-    T* planes = nullptr;
-    std::ptrdiff_t image_size = 0;
-
-    void layout(const Cell<T>& cell, int source, int images, Arena& arena);
-    void compute(const Cell<T>& cell, int source, int n, const T* x) const;
-    const T* image(int n) const { return planes + n * image_size; }
-};
 
 int block(int element_size, int channels);
 

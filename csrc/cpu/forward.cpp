@@ -2,8 +2,8 @@
 //
 // For each source its pools are computed once. Each step of a candidate of an edge out of it, a stage or the sum
 // y += α·o(x), is a pass over the images (passes.h); between two passes the images' sums become the batch's statistics.
-#include "cell.h"
 #include "passes.h"
+#include "source.h"
 
 namespace fastnas {
 
@@ -22,7 +22,7 @@ struct StageScratch {
 template <class T>
 class Forward : Cell<T> {
     using Base = Cell<T>;
-    using Base::call, Base::graph, Base::images, Base::k, Base::lanes, Base::sizes;
+    using Base::call, Base::each_image, Base::graph, Base::images, Base::k, Base::lanes, Base::sizes;
     using Base::image_size, Base::plane_size, Base::state_size;
 
   public:
@@ -44,11 +44,6 @@ class Forward : Cell<T> {
     }
 
   private:
-    template <class Run>
-    void each_image(Run run) const {
-        parallel_for(call.threads, images, run);
-    }
-
     T* image(int state, int n) const { return states_[state] + n * image_size(state); }
 
     void layout(Arena& arena) {

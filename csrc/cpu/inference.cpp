@@ -1,7 +1,7 @@
 // Forward of a cell whose norms all use running statistics, with nothing to save. No image waits for another, so each
 // goes through the whole cell at once, in scratch of its thread. Batch norm is no pass of its own: the rectifier before
 // the next stage, or the sum y += α·o(x), applies it to what the 1×1 convolution has just left in the cache.
-#include "cell.h"
+#include "source.h"
 
 namespace fastnas {
 

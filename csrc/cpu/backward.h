@@ -1,0 +1,74 @@
+// What a cell's backward shares between the level of states (backward.cpp) and that of edges (edge_backward.h).
+#pragma once
+
+#include <vector>
+
+#include "source.h"
+
+namespace fastnas {
+
+template <class T>
+struct BackwardThread : ThreadScratch<T> {
+    int number;
+    T* du;  // a band of the gradient of a stage's 1×1 convolution
+    T* dd;  // that of its input: padded planes of a depthwise stage, a band of the others
+    std::ptrdiff_t dd_size;
+    Size margins{};  // size of the planes whose margins are zero in dd
+
+    // What depthwise stages write leaves the margins of dd as they are, so they are cleared once for a size.
+    void clear_margins(Size size) {
+        if (margins.h == size.h && margins.w == size.w) return;
+        std::fill_n(dd, dd_size, T(0));
+        margins = size;
+    }
+};
+
+template <class T>
+struct Backward : Cell<T> {
+    Backward(const Graph& graph, const Call<T>& call, const Gradients<T>& gradients)
+        : Cell<T>(graph, call), to(gradients), alpha_grad(graph.alphas, 0.0) {}
+
+    const Gradients<T>& to;
+    std::vector<double> alpha_grad;
+    std::vector<T*> grads;                  // blocked, all images; null where not wanted
+    std::vector<Partial<T>> gradient_sums;  // Σ g of every state
+    std::vector<BackwardThread<T>> threads;
+    // Of the current source:
+    const T* x = nullptr;  // blocked, all images
+    PooledSource<T> pooled, pooled_grads;
+    RectifiedSource<T> rectified;
+
+    bool wants(int state) const { return !this->graph.is_input(state) || !to.inputs.empty(); }
+    bool wants_parameters() const { return !to.parameters.empty(); }
+    T* grad(int state, int n) const { return grads[state] + n * this->image_size(state); }
+    const T* source_image(int source, int n) const { return x + n * this->image_size(source); }
+
+    // Weights of a stage as its derivative reads them, and their gradients.
+    std::size_t packed_back_size(const Stage& stage) const {
+        const int rows = stage.out_channels / stage.gathers();
+        return stage.gathers() * packed_pointwise_size(rows, stage.in_channels, this->lanes);
+    }
+    std::size_t pointwise_grad_size(const Stage& stage) const {
+        return std::size_t(stage.gathers()) * this->padded(stage.in_channels) * this->padded(stage.out_channels);
+    }
+    void pack_back(const Stage& stage, T* pointwise, T* depthwise) const {
+        const int rows = stage.out_channels / stage.gathers();
+        for (int i = 0; i < stage.gathers(); ++i)
+            pack_pointwise(this->k, this->call.parameters[stage.pointwise + i], stage.in_channels, rows, true, 0,
+                           stage.in_channels, pointwise + i * packed_back_size(stage) / 2);
+        if (stage.kind == Stage::Kind::depthwise)
+            pack_depthwise(this->call.parameters[stage.depthwise], stage.in_channels, stage.kernel, stage.dilation,
+                           stage.stride, true, this->lanes, depthwise);
+    }
+    void unpack_grads(const Stage& stage, const T* pointwise, const T* depthwise) const {
+        const int rows = stage.out_channels / stage.gathers();
+        for (int i = 0; i < stage.gathers(); ++i)
+            unpack_pointwise_grad(this->k, pointwise + i * pointwise_grad_size(stage) / 2, i * rows, rows,
+                                  stage.in_channels, to.parameters[stage.pointwise + i]);
+        if (stage.kind == Stage::Kind::depthwise)
+            unpack_depthwise_grad(depthwise, stage.in_channels, stage.kernel * stage.kernel, this->lanes,
+                                  to.parameters[stage.depthwise]);
+    }
+};
+
+}  // namespace fastnas

@@ -1,0 +1,384 @@
+// Backward of one edge, in its source's turn, when the gradient of its target is complete.
+//
+// For each candidate a first pass over the images (passes.h) computes again what forward did not save and the sums that
+// batch norm's derivative needs; each further pass goes back through one stage. Results are added to the gradient of
+// the source, or to those of its pools.
+#pragma once
+
+#include "backward.h"
+#include "passes.h"
+
+namespace fastnas {
+
+template <class T>
+class EdgeBackward {
+    using Pool = Candidate::Pool;
+    using Thread = BackwardThread<T>;
+
+  public:
+    EdgeBackward(Backward<T>& cell, const Edge& edge)
+        : cell_(cell),
+          edge_(edge),
+          k_(cell.k),
+          lanes_(cell.lanes),
+          image_(cell.image_size(edge.target)),
+          plane_(cell.plane_size(edge.target)) {}
+
+    void run() {
+        const Scratch scratch([this](Arena& arena) { layout(arena); });
+        set_plain_norms();
+        each_stage([this](StageScratch& own) { prepare(own); });
+        // A chain recomputes, then goes back stage by stage. The first is that of the candidates without stages.
+        std::vector<int> lengths{2};
+        for (const auto& stages : stages_) lengths.push_back(stages.empty() ? 0 : int(stages.size()) + 1);
+        for (const Pass& pass : passes(lengths)) {
+            cell_.each_image([&](int n, int thread) {
+                for (const auto [chain, i] : pass)
+                    if (chain == 0)
+                        i == 0 ? recompute_plain(n) : plain_back(n);
+                    else if (i == 0)
+                        recompute(chain - 1, n, cell_.threads[thread]);
+                    else
+                        stage_back(stages_[chain - 1].end()[-i], n, cell_.threads[thread]);
+            });
+            for (const auto [chain, i] : pass) coefficients(chain - 1, i);
+        }
+        if (cell_.wants_parameters()) each_stage([this](const StageScratch& own) { store_weight_gradients(own); });
+    }
+
+  private:
+    // A norm's sums and coefficients: of a stage, or of a candidate without.
+    struct NormScratch {
+        Partial<T> partial;
+        NormState<T> norm;
+        NormGrad<T> norm_grad;
+    };
+
+    struct StageScratch : NormScratch {
+        const Stage& stage;
+        const StageScratch* before;  // null for the first
+        bool last;
+        T* output = nullptr;    // u, all images
+        T* gathered = nullptr;  // d, all images; only of a last stage
+        T* grad = nullptr;      // with respect to the normed output, all images; only before the last
+        T *pointwise = nullptr, *depthwise = nullptr;            // weights, packed for forward
+        T *pointwise_back = nullptr, *depthwise_back = nullptr;  // and for backward
+        T *pointwise_grad = nullptr, *depthwise_grad = nullptr;  // the first thread's sums of the weights' gradients
+    };
+
+    template <class Run>
+    void each_stage(Run run) {
+        const std::vector<Step> stages = all_stages(edge_);
+        parallel_for(cell_.call.threads, int(stages.size()), [&](int i, int) {
+            const auto [c, s] = stages[i];
+            run(stages_[c][s]);
+        });
+    }
+
+    T* target_grad(int n) const { return cell_.grad(edge_.target, n); }
+    const T* source_image(int n) const { return cell_.source_image(edge_.source, n); }
+    std::ptrdiff_t target_pixels() const { return cell_.sizes[edge_.target].pixels(); }
+
+    void layout(Arena& arena) {
+        stages_.clear();
+        stages_.resize(edge_.candidates.size());
+        plain_.assign(edge_.candidates.size(), {});
+        std::ptrdiff_t most_gathered = 0;
+        for (const Candidate& candidate : edge_.candidates)
+            if (!candidate.stages.empty())
+                most_gathered =
+                    std::max(most_gathered, cell_.images * cell_.gathered_size(edge_, candidate.stages.back()));
+        StateBuffers<T> outputs[2], grads[2], gathered[2];
+        for (std::size_t c = 0; c < edge_.candidates.size(); ++c) {
+            const Candidate& candidate = edge_.candidates[c];
+            if (candidate.pool != Pool::none || candidate.identity) layout_norm(plain_[c], arena);
+            stages_[c].reserve(candidate.stages.size());  // `before` points into it
+            for (const Stage& stage : candidate.stages) {
+                const std::size_t after = &candidate.stages.back() - &stage;
+                stages_[c].push_back({{}, stage, stages_[c].empty() ? nullptr : &stages_[c].back(), after == 0});
+                StageScratch& own = stages_[c].back();
+                T* saved = cell_.saved_stage(stage);
+                own.output = saved ? saved : outputs[c % 2].at(after, cell_.state_size(edge_.target), arena);
+                if (after == 0) own.gathered = gathered[c % 2].at(0, most_gathered, arena);
+                if (after > 0) own.grad = grads[c % 2].at(after - 1, cell_.state_size(edge_.target), arena);
+                own.pointwise = arena.take<T>(cell_.packed_size(stage));
+                own.pointwise_back = arena.take<T>(cell_.packed_back_size(stage));
+                own.depthwise = arena.take<T>(cell_.packed_depthwise_size(stage));
+                own.depthwise_back = arena.take<T>(cell_.packed_depthwise_size(stage));
+                layout_norm(own, arena);
+            }
+        }
+        if (cell_.wants_parameters()) layout_sums(arena);
+    }
+
+    void layout_norm(NormScratch& own, Arena& arena) const {
+        const int padded = cell_.padded(cell_.graph.channels[edge_.target]);
+        own.partial.layout(arena, cell_.images, padded / lanes_, lanes_);
+        own.norm.layout(arena, padded);
+        own.norm_grad.layout(arena, padded);
+    }
+
+    // Each thread's sums of all weight gradients lie together.
+    void layout_sums(Arena& arena) {
+        const auto layout_thread = [this](Arena& own) {
+            for (auto& stages : stages_)
+                for (StageScratch& scratch : stages) {
+                    scratch.pointwise_grad = own.take<T>(cell_.pointwise_grad_size(scratch.stage));
+                    scratch.depthwise_grad = own.take<T>(cell_.packed_depthwise_size(scratch.stage));
+                }
+        };
+        Arena offsets;
+        layout_thread(offsets);
+        sums_stride_ = offsets.used() / sizeof(T);
+        Arena first(reinterpret_cast<char*>(arena.take<T>(sums_stride_ * cell_.call.threads)));
+        layout_thread(first);
+    }
+
+    void set_plain_norms() {
+        for (std::size_t c = 0; c < edge_.candidates.size(); ++c) {
+            const Candidate& candidate = edge_.candidates[c];
+            if (candidate.pool != Pool::none) cell_.norm_state(candidate.pool_norm, 1, plain_[c].norm);
+            if (candidate.identity) std::fill_n(plain_[c].norm.mean, plain_[c].partial.blocks * lanes_, T(0));
+        }
+    }
+
+    // Packs a stage's weights, sets its norm and clears its sums.
+    void prepare(StageScratch& own) const {
+        cell_.pack(own.stage, own.pointwise, own.depthwise);
+        cell_.pack_back(own.stage, own.pointwise_back, own.depthwise_back);
+        cell_.norm_state(own.stage.norm, 1, own.norm);
+        for (int t = 0; cell_.wants_parameters() && t < cell_.call.threads; ++t) {
+            std::fill_n(own.pointwise_grad + t * sums_stride_, cell_.pointwise_grad_size(own.stage), T(0));
+            std::fill_n(own.depthwise_grad + t * sums_stride_, cell_.packed_depthwise_size(own.stage), T(0));
+        }
+    }
+
+    // Σ g·(u - mean) of the candidates without stages, for one image.
+    void recompute_plain(int n) const {
+        for (std::size_t c = 0; c < edge_.candidates.size(); ++c) {
+            const Candidate& candidate = edge_.candidates[c];
+            if (candidate.pool != Pool::none)
+                products(cell_.pooled.of(edge_.stride, candidate.pool).values + n * image_, n, plain_[c]);
+            if (candidate.identity && cell_.to.alpha) products(source_image(n), n, plain_[c]);
+        }
+    }
+
+    void products(const T* x, int n, const NormScratch& own) const {
+        own.partial.clear(n);
+        for (int b = 0; b < own.partial.blocks; ++b)
+            k_.product(target_grad(n) + b * plane_, x + b * plane_, own.norm.mean + b * lanes_, target_pixels(),
+                       own.partial.at(n, b));
+    }
+
+    // Outputs of a candidate's stages that were not saved, and Σ g·(u - mean), for one image.
+    void recompute(int c, int n, const Thread& thread) const {
+        for (const StageScratch& own : stages_[c])
+            if (own.last || !cell_.saved_stage(own.stage)) recompute_stage(own, n, thread);
+    }
+
+    void recompute_stage(const StageScratch& own, int n, const Thread& thread) const {
+        const T* planes = input_planes(own, n, thread);
+        own.partial.clear(n);
+        cell_.each_band(edge_, [&](Rows rows) {
+            const Blocks<T> d = gathered(own, n, rows, thread);
+            cell_.gather(edge_, own.stage, source_image(n), planes, own.depthwise, rows, d);
+            cell_.multiply(edge_, own.stage, rows, d, own.pointwise, thread.product, own.output + n * image_,
+                           own.last ? target_grad(n) : nullptr, own.norm.mean, own.partial.at(n));
+        });
+    }
+
+    // Rows of d, which a last stage keeps from `recompute` on; those of another are in scratch.
+    Blocks<T> gathered(const StageScratch& own, int n, Rows rows, const Thread& thread) const {
+        const int count = own.stage.gathers() * cell_.blocks(own.stage.in_channels);
+        return own.last ? cell_.whole(edge_, rows, count, own.gathered + n * cell_.gathered_size(edge_, own.stage))
+                        : cell_.band(edge_, rows, count, thread.gathered);
+    }
+
+    // The padded planes that a stage convolves.
+    const T* input_planes(const StageScratch& own, int n, const Thread& thread) const {
+        if (!own.before) return cell_.rectified.image(n);
+        cell_.pad_normed(edge_, own.stage, own.before->output + n * image_, own.before->norm, thread.planes);
+        return thread.planes;
+    }
+
+    // What the next step of a chain needs, when a step has left its sums; c is -1 for the candidates without stages.
+    void coefficients(int c, int step) {
+        const int stages = c < 0 ? 0 : int(stages_[c].size());
+        if (c >= 0 && step == 0) last_coefficients(c);
+        if (c >= 0 && step > 0 && step < stages) stage_coefficients(stages_[c][stages - 1 - step]);
+        for (int i = 0; c < 0 && step == 0 && i < int(stages_.size()); ++i)
+            if (stages_[i].empty()) last_coefficients(i);
+    }
+
+    // Coefficients of a candidate's last norm, and its ∂α.
+    void last_coefficients(int c) {
+        const Candidate& candidate = edge_.candidates[c];
+        const NormScratch& own = stages_[c].empty() ? plain_[c] : stages_[c].back();
+        const auto g_sum = [&](int i) { return cell_.gradient_sums[edge_.target].first(cell_.images, i); };
+        const auto g_centred = [&](int i) { return own.partial.first(cell_.images, i); };
+        double alpha_grad = 0;
+        if (!candidate.identity || cell_.to.alpha) own.partial.add_up(cell_.images);
+        if (candidate.identity && cell_.to.alpha)
+            for (int i = 0; i < cell_.graph.channels[edge_.target]; ++i) alpha_grad += g_centred(i);
+        if (candidate.pool != Pool::none || !stages_[c].empty()) {
+            const Norm& norm = stages_[c].empty() ? candidate.pool_norm : candidate.stages.back().norm;
+            alpha_grad = set(norm, own, cell_.call.weight(candidate), g_sum, g_centred);
+        }
+        if (candidate.alpha >= 0) cell_.alpha_grad[candidate.alpha] = alpha_grad;
+    }
+
+    // Coefficients of a stage whose sums the derivative of the next has left.
+    void stage_coefficients(const StageScratch& own) const {
+        own.partial.add_up(cell_.images);
+        set(
+            own.stage.norm, own, 1, [&](int i) { return own.partial.first(cell_.images, i); },
+            [&](int i) { return own.partial.second(cell_.images, i); });
+    }
+
+    template <class Sum, class Centred>
+    double set(const Norm& norm, const NormScratch& own, double alpha, Sum g_sum, Centred g_centred) const {
+        return own.norm_grad.set(norm, own.norm, cell_.call.parameter(norm.gamma), cell_.call.parameter(norm.beta),
+                                 alpha, cell_.count(edge_.target), g_sum, g_centred, cell_.to.parameter(norm.gamma),
+                                 cell_.to.parameter(norm.beta));
+    }
+
+    // Back through the candidates without stages, for one image.
+    void plain_back(int n) const {
+        for (std::size_t c = 0; c < edge_.candidates.size(); ++c) {
+            const Candidate& candidate = edge_.candidates[c];
+            if (candidate.pool != Pool::none) pool_back(candidate, plain_[c], n);
+            if (candidate.identity && cell_.wants(edge_.source))
+                for (int b = 0; b < cell_.blocks(cell_.graph.channels[edge_.source]); ++b)
+                    k_.axpy(T(cell_.call.weight(candidate)), target_grad(n) + b * plane_, target_pixels(),
+                            cell_.grad(edge_.source, n) + b * cell_.plane_size(edge_.source));
+        }
+    }
+
+    void pool_back(const Candidate& candidate, const NormScratch& own, int n) const {
+        const T* u = cell_.pooled.of(edge_.stride, candidate.pool).values + n * image_;
+        T* to = cell_.pooled_grads.of(edge_.stride, candidate.pool).values + n * image_;
+        for (int b = 0; b < own.partial.blocks; ++b)
+            norm_back(candidate.pool_norm, own, b, target_grad(n) + b * plane_, u + b * plane_, target_pixels(), true,
+                      to + b * plane_);
+    }
+
+    void norm_back(const Norm& norm, const NormScratch& own, int b, const T* g, const T* u, std::ptrdiff_t pixels,
+                   bool add, T* out) const {
+        const int c = b * lanes_;
+        // With running statistics ∂u = a·g; not to look at u keeps its NaN and ±inf out of the gradient, as PyTorch
+        // does.
+        k_.norm_grad(g, norm.batch() ? u : nullptr, own.norm.mean + c, own.norm_grad.a + c, own.norm_grad.b + c,
+                     own.norm_grad.c + c, pixels, add, out);
+    }
+
+    // Back through one stage, for one image.
+    void stage_back(const StageScratch& own, int n, Thread& thread) const {
+        if (!own.before && !cell_.wants(edge_.source) && !cell_.wants_parameters()) return;
+        const bool depthwise = own.stage.kind == Stage::Kind::depthwise;
+        const T* planes = depthwise && cell_.wants_parameters() ? input_planes(own, n, thread) : nullptr;
+        if (depthwise) thread.clear_margins(cell_.sizes[edge_.target]);
+        cell_.each_band(edge_, [&](Rows rows) { band_back(own, n, rows, planes, thread); });
+        for (int b = 0; depthwise && b < cell_.blocks(own.stage.in_channels); ++b)
+            depthwise_back(own, b, n, planes, thread);
+    }
+
+    // Through batch norm and 1×1 convolution, for some rows: to dd, and further where no depthwise convolution follows.
+    void band_back(const StageScratch& own, int n, Rows rows, const T* planes, Thread& thread) const {
+        const Stage& stage = own.stage;
+        const std::ptrdiff_t at = n * image_, pixels = cell_.pixels(edge_, rows);
+        const Blocks<T> du = cell_.band(edge_, rows, cell_.blocks(stage.out_channels), thread.du);
+        const Blocks<T> u = cell_.whole(edge_, rows, du.count, own.output + at);
+        const Blocks<T> g = cell_.whole(edge_, rows, du.count, own.last ? target_grad(n) : own.grad + at);
+        for (int b = 0; b < du.count; ++b) norm_back(stage.norm, own, b, g[b], u[b], pixels, false, du[b]);
+        if (cell_.wants_parameters()) pointwise_weight_back(own, n, rows, planes, du, thread);
+        const bool depthwise = stage.kind == Stage::Kind::depthwise;
+        if (!depthwise && !cell_.wants(edge_.source)) return;
+        const int in_blocks = cell_.blocks(stage.in_channels), channels = stage.out_channels / stage.gathers();
+        const int width = cell_.sizes[edge_.target].w, padded = width + 2 * cell_.graph.pad;
+        const Blocks<T> dd =
+            depthwise ? padded_rows(stage, rows, thread.dd) : cell_.band(edge_, rows, in_blocks, thread.dd);
+        const Area area = depthwise ? Area{rows.count(), width, std::ptrdiff_t(padded) * lanes_} : Area{1, pixels, 0};
+        for (int i = 0; i < stage.gathers(); ++i) {
+            k_.pointwise(du, i * channels, (i + 1) * channels,
+                         own.pointwise_back + i * cell_.packed_back_size(stage) / 2, area, dd, nullptr, nullptr,
+                         nullptr);
+            if (!depthwise) rectifier_back(stage, i, n, rows, dd);
+        }
+        if (!depthwise) thread.margins = {};
+    }
+
+    void pointwise_weight_back(const StageScratch& own, int n, Rows rows, const T* planes, const Blocks<T>& du,
+                               const Thread& thread) const {
+        const Stage& stage = own.stage;
+        const int in_blocks = cell_.blocks(stage.in_channels);
+        const Blocks<T> d = gathered(own, n, rows, thread);
+        if (!own.last) cell_.gather(edge_, stage, source_image(n), planes, own.depthwise, rows, d);
+        for (int i = 0; i < stage.gathers(); ++i)
+            k_.pointwise_weight_grad(
+                du, {d[i * in_blocks], in_blocks, d.stride}, cell_.pixels(edge_, rows),
+                own.pointwise_grad + thread.number * sums_stride_ + i * cell_.pointwise_grad_size(stage) / 2);
+    }
+
+    Blocks<T> padded_rows(const Stage& stage, Rows rows, T* planes) const {
+        const int pad = cell_.graph.pad;
+        const std::ptrdiff_t first = std::ptrdiff_t(rows.first) * (cell_.sizes[edge_.target].w + 2 * pad) + pad;
+        return {planes + first * lanes_, cell_.blocks(stage.in_channels), cell_.padded_plane_size(edge_.target)};
+    }
+
+    // To the source, for some rows of the gradient of a stage that has no depthwise convolution.
+    void rectifier_back(const Stage& stage, int half, int n, Rows rows, const Blocks<T>& dd) const {
+        const std::ptrdiff_t plane = cell_.plane_size(edge_.source), at = cell_.offset(edge_, rows);
+        for (int b = 0; b < dd.count; ++b) {
+            const T* x = source_image(n) + b * plane;
+            T* to = cell_.grad(edge_.source, n) + b * plane;
+            if (stage.kind == Stage::Kind::pointwise)
+                k_.relu_grad(dd[b], x + at, cell_.pixels(edge_, rows), to + at);
+            else
+                k_.relu_subsample_grad(dd[b], x, cell_.sizes[edge_.source], half, rows, cell_.sizes[edge_.target].w,
+                                       to);
+        }
+    }
+
+    // From dd to the gradient of block b of the stage's input, and of its depthwise weight.
+    void depthwise_back(const StageScratch& own, int b, int n, const T* planes, const Thread& thread) const {
+        const Stage& stage = own.stage;
+        const Depthwise conv = cell_.convolution(edge_, stage);
+        const std::ptrdiff_t taps = std::ptrdiff_t(b) * stage.kernel * stage.kernel * lanes_;
+        const T* dd = thread.dd + b * cell_.padded_plane_size(edge_.target);
+        const int input = stage.stride == 1 ? edge_.target : edge_.source;
+        if (cell_.wants_parameters())
+            k_.depthwise_weight_grad(conv, planes + b * cell_.padded_plane_size(input), dd,
+                                     own.depthwise_grad + thread.number * sums_stride_ + taps);
+        if (const StageScratch* before = own.before) {
+            const NormState<T>& norm = before->norm;
+            const std::ptrdiff_t at = n * image_ + b * plane_;
+            double* sums = before->partial.at(n, b);
+            std::fill_n(sums, 2 * lanes_, 0.0);
+            const int c = b * lanes_;
+            k_.depthwise_grad_norm(conv, dd, own.depthwise_back + taps, before->output + at, norm.mean + c,
+                                   norm.scale + c, norm.shift + c, before->grad + at, sums);
+        } else if (cell_.wants(edge_.source)) {
+            const std::ptrdiff_t plane = b * cell_.plane_size(edge_.source);
+            k_.depthwise_grad_relu(conv, dd, own.depthwise_back + taps, source_image(n) + plane,
+                                   cell_.grad(edge_.source, n) + plane);
+        }
+    }
+
+    void store_weight_gradients(const StageScratch& own) const {
+        const Stage& stage = own.stage;
+        add_up(own.pointwise_grad, cell_.pointwise_grad_size(stage), sums_stride_, cell_.call.threads);
+        add_up(own.depthwise_grad, cell_.packed_depthwise_size(stage), sums_stride_, cell_.call.threads);
+        cell_.unpack_grads(stage, own.pointwise_grad, own.depthwise_grad);
+    }
+
+    Backward<T>& cell_;
+    const Edge& edge_;
+    const Kernels<T>& k_;
+    const int lanes_;
+    const std::ptrdiff_t image_, plane_;             // sizes of the target's
+    std::vector<std::vector<StageScratch>> stages_;  // by candidate
+    std::vector<NormScratch> plain_;                 // by candidate
+    std::size_t sums_stride_ = 0;                    // between the sums of two threads
+};
+
+}  // namespace fastnas
