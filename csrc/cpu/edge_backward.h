@@ -59,7 +59,7 @@ class EdgeBackward {
         const StageScratch* before;  // null for the first
         bool last;
         T* output = nullptr;    // u, all images
-        T* gathered = nullptr;  // d, all images; only of a last stage
+        T* gathered = nullptr;  // d, all images; only of a last stage whose weights want gradients
         T* grad = nullptr;      // with respect to the normed output, all images; only before the last
         T *pointwise = nullptr, *depthwise = nullptr;            // weights, packed for forward
         T *pointwise_back = nullptr, *depthwise_back = nullptr;  // and for backward
@@ -99,7 +99,7 @@ class EdgeBackward {
                 StageScratch& own = stages_[c].back();
                 T* saved = cell_.saved_stage(stage);
                 own.output = saved ? saved : outputs[c % 2].at(after, cell_.state_size(edge_.target), arena);
-                if (after == 0) own.gathered = gathered[c % 2].at(0, most_gathered, arena);
+                if (after == 0 && cell_.wants_parameters()) own.gathered = gathered[c % 2].at(0, most_gathered, arena);
                 if (after > 0) own.grad = grads[c % 2].at(after - 1, cell_.state_size(edge_.target), arena);
                 own.pointwise = arena.take<T>(cell_.packed_size(stage));
                 own.pointwise_back = arena.take<T>(cell_.packed_back_size(stage));
@@ -190,8 +190,8 @@ class EdgeBackward {
     // Rows of d, which a last stage keeps from `recompute` on; those of another are in scratch.
     Blocks<T> gathered(const StageScratch& own, int n, Rows rows, const Thread& thread) const {
         const int count = own.stage.gathers() * cell_.blocks(own.stage.in_channels);
-        return own.last ? cell_.whole(edge_, rows, count, own.gathered + n * cell_.gathered_size(edge_, own.stage))
-                        : cell_.band(edge_, rows, count, thread.gathered);
+        return own.gathered ? cell_.whole(edge_, rows, count, own.gathered + n * cell_.gathered_size(edge_, own.stage))
+                            : cell_.band(edge_, rows, count, thread.gathered);
     }
 
     // The padded planes that a stage convolves.
