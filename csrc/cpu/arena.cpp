@@ -1,6 +1,7 @@
 #include "arena.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <mutex>
 #include <vector>
 
@@ -19,18 +20,46 @@ struct Block {
 
 constexpr std::size_t kHugePage = std::size_t(2) << 20;
 
-// Large blocks start at a huge page and ask for them: fewer page faults, fewer misses of the TLB.
-Block allocate(std::size_t bytes) {
-    const std::size_t alignment = bytes < kHugePage ? kAlignment : kHugePage;
-    char* data = static_cast<char*>(::operator new(bytes, std::align_val_t(alignment)));
-#ifdef MADV_HUGEPAGE
-    if (alignment == kHugePage) madvise(data, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
+#ifdef __linux__
+
+// Large blocks come from the system itself, so that they go back to it at once, and start at a huge page and ask for
+// them: fewer page faults, fewer misses of the TLB.
+char* map(std::size_t bytes) {
+    void* mapped = mmap(nullptr, bytes + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (mapped == MAP_FAILED) throw std::bad_alloc();
+    char* const begin = static_cast<char*>(mapped);
+    const std::size_t before = (kHugePage - reinterpret_cast<std::uintptr_t>(begin) % kHugePage) % kHugePage;
+    if (before > 0) munmap(begin, before);
+    if (before < kHugePage) munmap(begin + before + bytes, kHugePage - before);
+    madvise(begin + before, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
+    return begin + before;
+}
+
+void unmap(const Block& block) {
+    munmap(block.data, block.bytes);
+}
+
+#else
+
+char* map(std::size_t bytes) {
+    return static_cast<char*>(::operator new(bytes, std::align_val_t(kAlignment)));
+}
+
+void unmap(const Block& block) {
+    ::operator delete(block.data, std::align_val_t(kAlignment));
+}
+
 #endif
-    return {data, bytes};
+
+Block allocate(std::size_t bytes) {
+    if (bytes < kHugePage) return {static_cast<char*>(::operator new(bytes, std::align_val_t(kAlignment))), bytes};
+    constexpr std::size_t page = 4096;
+    bytes = (bytes + page - 1) / page * page;
+    return {map(bytes), bytes};
 }
 
 void deallocate(const Block& block) {
-    ::operator delete(block.data, std::align_val_t(block.bytes < kHugePage ? kAlignment : kHugePage));
+    block.bytes < kHugePage ? ::operator delete(block.data, std::align_val_t(kAlignment)) : unmap(block);
 }
 
 class Pool {

@@ -105,6 +105,13 @@ def pooled(elements: int, dtype: torch.dtype) -> Tensor:
     return torch.utils.dlpack.from_dlpack(_C.pooled_tensor(elements, dtype.itemsize))
 
 
+def release_workspaces() -> None:
+    """Give back to the system what the operators keep for their next call, as between two models of different size."""
+    from fastnas import _C
+
+    _C.release_workspaces()
+
+
 @lru_cache(maxsize=64)
 def _block(dtype: torch.dtype, channels: int) -> int:
     from fastnas import _C
