@@ -6,6 +6,7 @@ import torch
 from contestants import Contestant, Setting, make
 
 from fastnas.measure import peak, saved_for_backward
+from fastnas.ops import release_workspaces
 
 QUANTITIES = ("saved", "resident", "peak")
 
@@ -18,6 +19,8 @@ def memory(name: str, setting: Setting, threads: int) -> dict[str, float]:
     highest = peak(contestant.forward_backward)
     network, (images, labels) = contestant.network, contestant.training
     network.zero_grad(set_to_none=True)
+    # The step left its memory in the pool, where what is measured next would find it.
+    release_workspaces()
     existing = [images, labels, *network.parameters(), *network.buffers()]
     saved = saved_for_backward(lambda: contestant.loss(contestant.training), existing)
     return dict(zip(QUANTITIES, (saved.storages, saved.resident, highest), strict=True))

@@ -2,6 +2,7 @@
 
 from fastnas.ops.backends import Backend, BackendError, backends
 from fastnas.ops.candidates import CANDIDATES, DARTS_CANDIDATES, PREPROCESS, Depthwise
+from fastnas.ops.cpu import release_workspaces
 from fastnas.ops.functional import edge_spec, mixed_cell, mixed_edge
 from fastnas.ops.operator import update_running_stats
 from fastnas.ops.spec import Edge, Norm, Spec
@@ -20,5 +21,6 @@ __all__ = [
     "edge_spec",
     "mixed_cell",
     "mixed_edge",
+    "release_workspaces",
     "update_running_stats",
 ]
