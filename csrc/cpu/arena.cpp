@@ -66,11 +66,11 @@ class Pool {
   public:
     Block take(std::size_t bytes) {
         const std::lock_guard lock(mutex_);
-        // The smallest that is large enough, unless it is much larger: another call will want that one.
+        // The smallest that is large enough. A block that only few of the requests fit would soon be freed for want of
+        // room and mapped again, so one of up to four times the size will do.
         auto best = unused_.end();
         for (auto it = unused_.begin(); it != unused_.end(); ++it)
-            if (it->bytes >= bytes && it->bytes <= bytes + bytes / 8 &&
-                (best == unused_.end() || it->bytes < best->bytes))
+            if (it->bytes >= bytes && it->bytes <= 4 * bytes && (best == unused_.end() || it->bytes < best->bytes))
                 best = it;
         Block block;
         if (best != unused_.end()) {
