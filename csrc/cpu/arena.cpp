@@ -30,7 +30,7 @@ char* map(std::size_t bytes) {
     char* const begin = static_cast<char*>(mapped);
     const std::size_t before = (kHugePage - reinterpret_cast<std::uintptr_t>(begin) % kHugePage) % kHugePage;
     if (before > 0) munmap(begin, before);
-    if (before < kHugePage) munmap(begin + before + bytes, kHugePage - before);
+    munmap(begin + before + bytes, kHugePage - before);
     madvise(begin + before, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
     return begin + before;
 }

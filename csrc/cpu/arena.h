@@ -7,8 +7,6 @@
 namespace fastnas {
 
 constexpr std::size_t kAlignment = 64;
-// Between two pieces of a block: planes are often powers of two, and would all meet in the same sets of the cache.
-constexpr std::size_t kSkew = 5 * kAlignment;
 
 // A block of memory from a pool shared by the process; it returns there when the object goes. The pool never holds
 // more, in use and unused together, than was in use at once.
@@ -36,7 +34,7 @@ class Arena {
     template <class T>
     T* take(std::size_t count) {
         T* result = reinterpret_cast<T*>(base_ + used_);
-        used_ += (count * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment + kSkew;
+        used_ += (count * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment;
         return base_ ? result : nullptr;
     }
     std::size_t used() const { return used_; }
