@@ -38,7 +38,7 @@ class Inference : Cell<T> {
         const Scratch scratch([this](Arena& arena) { layout(arena); });
         parallel_for(call.threads, int(graph.edges.size()), [this](int e, int) {
             for (std::size_t c = 0; c < constants_[e].size(); ++c)
-                prepare(graph.edges[e].candidates[c], constants_[e][c]);
+                prepare(graph.edges[e].candidates[c], graph.channels[graph.edges[e].target], constants_[e][c]);
         });
         parallel_for(call.threads, images, [this](int n, int thread) { run_image(n, threads_[thread]); });
     }
@@ -72,8 +72,9 @@ class Inference : Cell<T> {
         return constants;
     }
 
-    void prepare(const Candidate& candidate, Constants<T>& constants) const {
+    void prepare(const Candidate& candidate, int channels, Constants<T>& constants) const {
         const double alpha = call.weight(candidate);
+        if (candidate.identity) constants.norms[0].set_identity(alpha, this->padded(channels));
         if (candidate.pool != Pool::none) this->norm_state(candidate.pool_norm, alpha, constants.norms[0]);
         for (std::size_t s = 0; s < candidate.stages.size(); ++s) {
             const Stage& stage = candidate.stages[s];
@@ -131,7 +132,7 @@ class Inference : Cell<T> {
             });
         }
         if (candidate.identity)
-            add_identity(edge, call.weight(candidate), add, thread);
+            add_rows(edge, all, thread.states[edge.source], own.norms[0], add, thread);
         else if (candidate.pool != Pool::none)
             add_rows(edge, all, pooled.of(edge.stride, candidate.pool).values, own.norms[0], add, thread);
         else if (stages == 0 && !add)
@@ -149,12 +150,6 @@ class Inference : Cell<T> {
             const Term<T> term{from[b], norm.mean + c, norm.scale + c, norm.shift + c};
             k.accumulate(&term, 1, count, add, to[b]);
         }
-    }
-
-    void add_identity(const Edge& edge, double alpha, bool add, Thread& thread) const {
-        T* to = thread.states[edge.target];
-        if (!add) std::fill_n(to, image_size(edge.target), T(0));
-        k.axpy(T(alpha), thread.states[edge.source], image_size(edge.target) / lanes, to);
     }
 
     std::vector<std::vector<Constants<T>>> constants_;  // by edge and candidate
