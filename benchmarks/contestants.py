@@ -65,7 +65,7 @@ class Contestant:
         Public code computes every gradient in both phases. With `phase_aware`, a phase asks for those it uses.
         """
         weights, alphas = self.network.weight_parameters(), self.network.arch_parameters()
-        sgd = torch.optim.SGD(weights, 0.025, momentum=0.9, weight_decay=3e-4)
+        sgd = torch.optim.SGD(weights, 0.025, momentum=0.9, weight_decay=3e-4, fused=True)
         adam = torch.optim.Adam(alphas, 3e-4, betas=(0.5, 0.999), weight_decay=1e-3)
 
         def gradients(unused: list[nn.Parameter], batch: tuple[Tensor, Tensor]) -> None:

@@ -69,9 +69,10 @@ class Cell {
     T* saved_state(int state) const;
     T* saved_stage(const Stage& stage) const;
 
+    // In the opposite order of the time before, to begin with images whose memory is still in the cache.
     template <class Run>
-    void each_image(Run run) const {
-        parallel_for(call.threads, images, run);
+    void each_image(Run run) {
+        parallel_for(call.threads, images, run, backwards_ = !backwards_);
     }
     void load_image(const Image<T>& from, int first_channel, int state, int n, T* to) const;
     void store_image(const T* from, int state, int n, const Image<T>& to, int first_channel) const;
@@ -134,6 +135,7 @@ class Cell {
   private:
     std::vector<std::ptrdiff_t> state_offsets_, stage_offsets_;
     std::ptrdiff_t saved_size_ = 0;
+    bool backwards_ = true;
 };
 
 // Outputs of stages that are not saved, which the candidates of an edge take in turns.

@@ -15,16 +15,14 @@ namespace fastnas {
 
 // run(item, thread) for every item; a thread takes a contiguous range, so results do not depend on timing.
 template <class Run>
-void parallel_for(int threads, int items, Run run) {
-    threads = std::min(threads, items);
-    if (threads <= 1) {
-        for (int i = 0; i < items; ++i) run(i, 0);
-        return;
-    }
+void parallel_for(int threads, int items, Run run, bool backwards = false) {
     const auto work = [&](long thread, long count) {
-        for (long i = items * thread / count, end = items * (thread + 1) / count; i < end; ++i)
-            run(static_cast<int>(i), static_cast<int>(thread));
+        const long first = items * thread / count, last = items * (thread + 1) / count;
+        for (long i = first; i < last; ++i)
+            run(static_cast<int>(backwards ? first + last - 1 - i : i), static_cast<int>(thread));
     };
+    threads = std::min(threads, items);
+    if (threads <= 1) return work(0, 1);
 #ifdef FASTNAS_STD_THREADS
     std::vector<std::thread> team;
     for (int thread = 0; thread < threads; ++thread) team.emplace_back(work, thread, threads);
