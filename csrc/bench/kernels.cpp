@@ -109,8 +109,7 @@ void KernelCases::add_norms() {
     const double pixels = in_.pixels();
     float *const x = images_[0], *const g = images_[1], *const to = images_[2];
     add("norm_grad", 5 * pixels, 3 * pixels, each_block([=](int b) {
-            k_.norm_grad(block(g, b), block(x, b), channel_, channel_, channel_, channel_, in_.pixels(), false,
-                         block(to, b));
+            k_.norm_grad(block(g, b), block(x, b), channel_, channel_, channel_, channel_, in_.pixels(), block(to, b));
         }));
     add("moments", 4 * pixels, pixels, each_block([=](int b) { k_.moments(block(x, b), in_.pixels(), sums_); }));
     add("accumulate", (3 * kTerms + 1) * pixels, (kTerms + 2) * pixels, each_block([=](int b) {

@@ -7,12 +7,11 @@
 #include <cstring>
 
 #include "edge_backward.h"
+#include "plain_backward.h"
 
 namespace fastnas {
 
 namespace {
-
-using Pool = Candidate::Pool;
 
 template <class T>
 class CellBackward : Backward<T> {
@@ -20,7 +19,7 @@ class CellBackward : Backward<T> {
     using Base::blocks, Base::image_size, Base::plane_size, Base::state_size;
     using Base::call, Base::each_image, Base::graph, Base::images, Base::k, Base::lanes, Base::sizes;
     using Base::grad, Base::source_image, Base::wants;
-    using Base::gradient_sums, Base::grads, Base::pooled, Base::pooled_grads, Base::rectified, Base::threads, Base::to;
+    using Base::gradient_sums, Base::grads, Base::pooled, Base::rectified, Base::threads, Base::to;
 
   public:
     using Base::Base;
@@ -50,8 +49,9 @@ class CellBackward : Backward<T> {
         }
         x_buffer_ = arena.take<T>(loaded);
         threads.clear();
-        std::ptrdiff_t du = 0, dd = 0;
-        for (const Edge& edge : graph.edges)
+        std::ptrdiff_t du = 0, dd = 0, pool_grad = 0;
+        for (const Edge& edge : graph.edges) {
+            pool_grad = std::max(pool_grad, plane_size(edge.target));
             for (const Candidate& candidate : edge.candidates)
                 for (const Stage& stage : candidate.stages) {
                     du = std::max(du, blocks(stage.out_channels) * this->band_size(edge));
@@ -59,8 +59,10 @@ class CellBackward : Backward<T> {
                                                                        ? this->padded_plane_size(edge.target)
                                                                        : this->band_size(edge)));
                 }
+        }
         for (const ThreadScratch<T>& shared : layout_threads<T>(*this, arena)) {
-            BackwardThread<T> thread{shared, int(threads.size()), arena.take<T>(du), arena.take<T>(dd), dd, {}};
+            BackwardThread<T> thread{
+                shared, int(threads.size()), arena.take<T>(du), arena.take<T>(dd), arena.take<T>(pool_grad), dd, {}};
             threads.push_back(thread);
         }
     }
@@ -111,44 +113,24 @@ class CellBackward : Backward<T> {
         if (edges.empty()) return;
         load_source(source);
         pooled = {};
-        pooled_grads = {};
+        PlainBackward<T> plain(*this, source);
         const Scratch scratch([&](Arena& arena) {
             pooled.layout(*this, source, images, arena);
-            pooled_grads.layout(*this, source, images, arena);
             rectified.layout(*this, source, images, arena);
+            plain.layout(arena);
         });
+        plain.set_norms();
         each_image([&](int n, int thread) {
             pooled.compute(*this, source, n, source_image(source, n), false, threads[thread].pool);
             rectified.compute(*this, source, n, source_image(source, n));
-            each_pool(source, [&](const Edge& edge, Pool pool) {
-                std::memset(pooled_grads.of(edge.stride, pool).values + n * image_size(edge.target), 0,
-                            image_size(edge.target) * sizeof(T));
-            });
+            plain.products(n);
+        });
+        plain.coefficients();
+        // A pass in any case: the order of images, and so of sums, does not depend on which gradients are wanted.
+        each_image([&](int n, int thread) {
+            if (wants(source)) plain.back(n, threads[thread]);
         });
         for (const Edge* edge : edges) EdgeBackward<T>(*this, *edge).run();
-        if (wants(source)) each_image([&](int n, int thread) { pool_gradients(source, n, threads[thread]); });
-    }
-
-    template <class Visit>
-    void each_pool(int source, Visit visit) const {
-        for (int stride : {1, 2})
-            for (Pool pool : {Pool::max, Pool::avg})
-                if (const Edge* edge = graph.leaving(source, stride, pool)) visit(*edge, pool);
-    }
-
-    void pool_gradients(int source, int n, const BackwardThread<T>& thread) {
-        each_pool(source, [&](const Edge& edge, Pool pool) {
-            const T* g = pooled_grads.of(edge.stride, pool).values + n * image_size(edge.target);
-            for (int b = 0; b < blocks(graph.channels[source]); ++b) {
-                const T* g_plane = g + b * plane_size(edge.target);
-                const T* x = source_image(source, n) + b * plane_size(source);
-                T* to = grad(source, n) + b * plane_size(source);
-                if (pool == Pool::max)
-                    k.max_pool_grad(g_plane, x, sizes[source], edge.stride, sizes[edge.target], thread.pool, to);
-                else
-                    k.avg_pool_grad(g_plane, sizes[source], edge.stride, sizes[edge.target], thread.pool, to);
-            }
-        });
     }
 
     T* x_buffer_ = nullptr;  // where a source is loaded that is not saved

@@ -10,8 +10,9 @@ namespace fastnas {
 template <class T>
 struct BackwardThread : ThreadScratch<T> {
     int number;
-    T* du;  // a band of the gradient of a stage's 1×1 convolution
-    T* dd;  // that of its input: padded planes of a depthwise stage, a band of the others
+    T* du;         // a band of the gradient of a stage's 1×1 convolution
+    T* dd;         // that of its input: padded planes of a depthwise stage, a band of the others
+    T* pool_grad;  // the gradient of a block of a pool
     std::ptrdiff_t dd_size;
     Size margins{};  // size of the planes whose margins are zero in dd
 
@@ -20,6 +21,21 @@ struct BackwardThread : ThreadScratch<T> {
         if (margins.h == size.h && margins.w == size.w) return;
         std::fill_n(dd, dd_size, T(0));
         margins = size;
+    }
+};
+
+// A norm's sums and coefficients.
+template <class T>
+struct NormScratch {
+    Partial<T> partial;
+    NormState<T> norm;
+    NormGrad<T> norm_grad;
+
+    void layout(const Cell<T>& cell, int state, Arena& arena) {
+        const int padded = cell.padded(cell.graph.channels[state]);
+        partial.layout(arena, cell.images, padded / cell.lanes, cell.lanes);
+        norm.layout(arena, padded);
+        norm_grad.layout(arena, padded);
     }
 };
 
@@ -35,13 +51,30 @@ struct Backward : Cell<T> {
     std::vector<BackwardThread<T>> threads;
     // Of the current source:
     const T* x = nullptr;  // blocked, all images
-    PooledSource<T> pooled, pooled_grads;
+    PooledSource<T> pooled;
     RectifiedSource<T> rectified;
 
     bool wants(int state) const { return !this->graph.is_input(state) || !to.inputs.empty(); }
     bool wants_parameters() const { return !to.parameters.empty(); }
     T* grad(int state, int n) const { return grads[state] + n * this->image_size(state); }
     const T* source_image(int source, int n) const { return x + n * this->image_size(source); }
+
+    // Coefficients of a norm, from Σ g and Σ g·(u - mean) of its channels; also ∂γ and ∂β. Returns ∂α.
+    template <class Sum, class Centred>
+    double norm_gradients(const Norm& norm, const NormScratch<T>& own, int state, double alpha, Sum g_sum,
+                          Centred g_centred) const {
+        return own.norm_grad.set(norm, own.norm, this->call.parameter(norm.gamma), this->call.parameter(norm.beta),
+                                 alpha, this->count(state), g_sum, g_centred, to.parameter(norm.gamma),
+                                 to.parameter(norm.beta));
+    }
+    // The same of a candidate's last norm, whose products have been added up; also ∂α.
+    void last_norm_gradients(const Candidate& candidate, const Norm& norm, const NormScratch<T>& own, int target) {
+        const double alpha_gradient = norm_gradients(
+            norm, own, target, this->call.weight(candidate),
+            [&](int c) { return gradient_sums[target].first(this->images, c); },
+            [&](int c) { return own.partial.first(this->images, c); });
+        if (candidate.alpha >= 0) alpha_grad[candidate.alpha] = alpha_gradient;
+    }
 
     // Weights of a stage as its derivative reads them, and their gradients.
     std::size_t packed_back_size(const Stage& stage) const {

@@ -12,7 +12,6 @@ namespace fastnas {
 
 template <class T>
 class EdgeBackward {
-    using Pool = Candidate::Pool;
     using Thread = BackwardThread<T>;
 
   public:
@@ -26,35 +25,25 @@ class EdgeBackward {
 
     void run() {
         const Scratch scratch([this](Arena& arena) { layout(arena); });
-        set_plain_norms();
         each_stage([this](StageScratch& own) { prepare(own); });
-        // A chain recomputes, then goes back stage by stage. The first is that of the candidates without stages.
-        std::vector<int> lengths{2};
+        // A chain recomputes, then goes back stage by stage.
+        std::vector<int> lengths;
         for (const auto& stages : stages_) lengths.push_back(stages.empty() ? 0 : int(stages.size()) + 1);
         for (const Pass& pass : passes(lengths)) {
             cell_.each_image([&](int n, int thread) {
                 for (const auto [chain, i] : pass)
-                    if (chain == 0)
-                        i == 0 ? recompute_plain(n) : plain_back(n);
-                    else if (i == 0)
-                        recompute(chain - 1, n, cell_.threads[thread]);
+                    if (i == 0)
+                        recompute(chain, n, cell_.threads[thread]);
                     else
-                        stage_back(stages_[chain - 1].end()[-i], n, cell_.threads[thread]);
+                        stage_back(stages_[chain].end()[-i], n, cell_.threads[thread]);
             });
-            for (const auto [chain, i] : pass) coefficients(chain - 1, i);
+            for (const auto [chain, i] : pass) coefficients(chain, i);
         }
         if (cell_.wants_parameters()) each_stage([this](const StageScratch& own) { store_weight_gradients(own); });
     }
 
   private:
-    // A norm's sums and coefficients: of a stage, or of a candidate without.
-    struct NormScratch {
-        Partial<T> partial;
-        NormState<T> norm;
-        NormGrad<T> norm_grad;
-    };
-
-    struct StageScratch : NormScratch {
+    struct StageScratch : NormScratch<T> {
         const Stage& stage;
         const StageScratch* before;  // null for the first
         bool last;
@@ -82,7 +71,6 @@ class EdgeBackward {
     void layout(Arena& arena) {
         stages_.clear();
         stages_.resize(edge_.candidates.size());
-        plain_.assign(edge_.candidates.size(), {});
         std::ptrdiff_t most_gathered = 0;
         for (const Candidate& candidate : edge_.candidates)
             if (!candidate.stages.empty())
@@ -91,7 +79,6 @@ class EdgeBackward {
         StateBuffers<T> outputs[2], grads[2], gathered[2];
         for (std::size_t c = 0; c < edge_.candidates.size(); ++c) {
             const Candidate& candidate = edge_.candidates[c];
-            if (candidate.pool != Pool::none || candidate.identity) layout_norm(plain_[c], arena);
             stages_[c].reserve(candidate.stages.size());  // `before` points into it
             for (const Stage& stage : candidate.stages) {
                 const std::size_t after = &candidate.stages.back() - &stage;
@@ -105,17 +92,10 @@ class EdgeBackward {
                 own.pointwise_back = arena.take<T>(cell_.packed_back_size(stage));
                 own.depthwise = arena.take<T>(cell_.packed_depthwise_size(stage));
                 own.depthwise_back = arena.take<T>(cell_.packed_depthwise_size(stage));
-                layout_norm(own, arena);
+                own.layout(cell_, edge_.target, arena);
             }
         }
         if (cell_.wants_parameters()) layout_sums(arena);
-    }
-
-    void layout_norm(NormScratch& own, Arena& arena) const {
-        const int padded = cell_.padded(cell_.graph.channels[edge_.target]);
-        own.partial.layout(arena, cell_.images, padded / lanes_, lanes_);
-        own.norm.layout(arena, padded);
-        own.norm_grad.layout(arena, padded);
     }
 
     // Each thread's sums of all weight gradients lie together.
@@ -134,14 +114,6 @@ class EdgeBackward {
         layout_thread(first);
     }
 
-    void set_plain_norms() {
-        for (std::size_t c = 0; c < edge_.candidates.size(); ++c) {
-            const Candidate& candidate = edge_.candidates[c];
-            if (candidate.pool != Pool::none) cell_.norm_state(candidate.pool_norm, 1, plain_[c].norm);
-            if (candidate.identity) std::fill_n(plain_[c].norm.mean, plain_[c].partial.blocks * lanes_, T(0));
-        }
-    }
-
     // Packs a stage's weights, sets its norm and clears its sums.
     void prepare(StageScratch& own) const {
         cell_.pack(own.stage, own.pointwise, own.depthwise);
@@ -151,23 +123,6 @@ class EdgeBackward {
             std::fill_n(own.pointwise_grad + t * sums_stride_, cell_.pointwise_grad_size(own.stage), T(0));
             std::fill_n(own.depthwise_grad + t * sums_stride_, cell_.packed_depthwise_size(own.stage), T(0));
         }
-    }
-
-    // Σ g·(u - mean) of the candidates without stages, for one image.
-    void recompute_plain(int n) const {
-        for (std::size_t c = 0; c < edge_.candidates.size(); ++c) {
-            const Candidate& candidate = edge_.candidates[c];
-            if (candidate.pool != Pool::none)
-                products(cell_.pooled.of(edge_.stride, candidate.pool).values + n * image_, n, plain_[c]);
-            if (candidate.identity && cell_.to.alpha) products(source_image(n), n, plain_[c]);
-        }
-    }
-
-    void products(const T* x, int n, const NormScratch& own) const {
-        own.partial.clear(n);
-        for (int b = 0; b < own.partial.blocks; ++b)
-            k_.product(target_grad(n) + b * plane_, x + b * plane_, own.norm.mean + b * lanes_, target_pixels(),
-                       own.partial.at(n, b));
     }
 
     // Outputs of a candidate's stages that were not saved, and Σ g·(u - mean), for one image.
@@ -201,74 +156,26 @@ class EdgeBackward {
         return thread.planes;
     }
 
-    // What the next step of a chain needs, when a step has left its sums; c is -1 for the candidates without stages.
+    // What the next step of a chain needs, when a step has left its sums.
     void coefficients(int c, int step) {
-        const int stages = c < 0 ? 0 : int(stages_[c].size());
-        if (c >= 0 && step == 0) last_coefficients(c);
-        if (c >= 0 && step > 0 && step < stages) stage_coefficients(stages_[c][stages - 1 - step]);
-        for (int i = 0; c < 0 && step == 0 && i < int(stages_.size()); ++i)
-            if (stages_[i].empty()) last_coefficients(i);
-    }
-
-    // Coefficients of a candidate's last norm, and its ∂α.
-    void last_coefficients(int c) {
-        const Candidate& candidate = edge_.candidates[c];
-        const NormScratch& own = stages_[c].empty() ? plain_[c] : stages_[c].back();
-        const auto g_sum = [&](int i) { return cell_.gradient_sums[edge_.target].first(cell_.images, i); };
-        const auto g_centred = [&](int i) { return own.partial.first(cell_.images, i); };
-        double alpha_grad = 0;
-        if (!candidate.identity || cell_.to.alpha) own.partial.add_up(cell_.images);
-        if (candidate.identity && cell_.to.alpha)
-            for (int i = 0; i < cell_.graph.channels[edge_.target]; ++i) alpha_grad += g_centred(i);
-        if (candidate.pool != Pool::none || !stages_[c].empty()) {
-            const Norm& norm = stages_[c].empty() ? candidate.pool_norm : candidate.stages.back().norm;
-            alpha_grad = set(norm, own, cell_.call.weight(candidate), g_sum, g_centred);
-        }
-        if (candidate.alpha >= 0) cell_.alpha_grad[candidate.alpha] = alpha_grad;
-    }
-
-    // Coefficients of a stage whose sums the derivative of the next has left.
-    void stage_coefficients(const StageScratch& own) const {
+        const int stages = int(stages_[c].size());
+        if (step == stages) return;
+        StageScratch& own = stages_[c][stages - 1 - step];
         own.partial.add_up(cell_.images);
-        set(
-            own.stage.norm, own, 1, [&](int i) { return own.partial.first(cell_.images, i); },
-            [&](int i) { return own.partial.second(cell_.images, i); });
+        if (step == 0)
+            cell_.last_norm_gradients(edge_.candidates[c], own.stage.norm, own, edge_.target);
+        else
+            cell_.norm_gradients(
+                own.stage.norm, own, edge_.target, 1, [&](int i) { return own.partial.first(cell_.images, i); },
+                [&](int i) { return own.partial.second(cell_.images, i); });
     }
 
-    template <class Sum, class Centred>
-    double set(const Norm& norm, const NormScratch& own, double alpha, Sum g_sum, Centred g_centred) const {
-        return own.norm_grad.set(norm, own.norm, cell_.call.parameter(norm.gamma), cell_.call.parameter(norm.beta),
-                                 alpha, cell_.count(edge_.target), g_sum, g_centred, cell_.to.parameter(norm.gamma),
-                                 cell_.to.parameter(norm.beta));
-    }
-
-    // Back through the candidates without stages, for one image.
-    void plain_back(int n) const {
-        for (std::size_t c = 0; c < edge_.candidates.size(); ++c) {
-            const Candidate& candidate = edge_.candidates[c];
-            if (candidate.pool != Pool::none) pool_back(candidate, plain_[c], n);
-            if (candidate.identity && cell_.wants(edge_.source))
-                for (int b = 0; b < cell_.blocks(cell_.graph.channels[edge_.source]); ++b)
-                    k_.axpy(T(cell_.call.weight(candidate)), target_grad(n) + b * plane_, target_pixels(),
-                            cell_.grad(edge_.source, n) + b * cell_.plane_size(edge_.source));
-        }
-    }
-
-    void pool_back(const Candidate& candidate, const NormScratch& own, int n) const {
-        const T* u = cell_.pooled.of(edge_.stride, candidate.pool).values + n * image_;
-        T* to = cell_.pooled_grads.of(edge_.stride, candidate.pool).values + n * image_;
-        for (int b = 0; b < own.partial.blocks; ++b)
-            norm_back(candidate.pool_norm, own, b, target_grad(n) + b * plane_, u + b * plane_, target_pixels(), true,
-                      to + b * plane_);
-    }
-
-    void norm_back(const Norm& norm, const NormScratch& own, int b, const T* g, const T* u, std::ptrdiff_t pixels,
-                   bool add, T* out) const {
+    void norm_back(const StageScratch& own, int b, const T* g, const T* u, std::ptrdiff_t pixels, T* out) const {
         const int c = b * lanes_;
         // With running statistics ∂u = a·g; not to look at u keeps its NaN and ±inf out of the gradient, as PyTorch
         // does.
-        k_.norm_grad(g, norm.batch() ? u : nullptr, own.norm.mean + c, own.norm_grad.a + c, own.norm_grad.b + c,
-                     own.norm_grad.c + c, pixels, add, out);
+        k_.norm_grad(g, own.stage.norm.batch() ? u : nullptr, own.norm.mean + c, own.norm_grad.a + c,
+                     own.norm_grad.b + c, own.norm_grad.c + c, pixels, out);
     }
 
     // Back through one stage, for one image.
@@ -289,7 +196,7 @@ class EdgeBackward {
         const Blocks<T> du = cell_.band(edge_, rows, cell_.blocks(stage.out_channels), thread.du);
         const Blocks<T> u = cell_.whole(edge_, rows, du.count, own.output + at);
         const Blocks<T> g = cell_.whole(edge_, rows, du.count, own.last ? target_grad(n) : own.grad + at);
-        for (int b = 0; b < du.count; ++b) norm_back(stage.norm, own, b, g[b], u[b], pixels, false, du[b]);
+        for (int b = 0; b < du.count; ++b) norm_back(own, b, g[b], u[b], pixels, du[b]);
         if (cell_.wants_parameters()) pointwise_weight_back(own, n, rows, planes, du, thread);
         const bool depthwise = stage.kind == Stage::Kind::depthwise;
         if (!depthwise && !cell_.wants(edge_.source)) return;
@@ -377,7 +284,6 @@ class EdgeBackward {
     const int lanes_;
     const std::ptrdiff_t image_, plane_;             // sizes of the target's
     std::vector<std::vector<StageScratch>> stages_;  // by candidate
-    std::vector<NormScratch> plain_;                 // by candidate
     std::size_t sums_stride_ = 0;                    // between the sums of two threads
 };
 

@@ -115,11 +115,8 @@ struct Kernels {
 
     // y = or += Σ over terms of (x - mean)·scale + shift
     void (*accumulate)(const Term<T>* terms, int count, Count pixels, bool add, T* y);
-    // out = a·g + b·(x - mean) + c, or out += the same; without x, a·g alone.
-    void (*norm_grad)(const T* g, const T* x, const T* mean, const T* a, const T* b, const T* c, Count pixels, bool add,
-                      T* out);
-    // y += alpha·x
-    void (*axpy)(T alpha, const T* x, Count pixels, T* y);
+    // out = a·g + b·(x - mean) + c; without x, a·g alone.
+    void (*norm_grad)(const T* g, const T* x, const T* mean, const T* a, const T* b, const T* c, Count pixels, T* out);
 };
 
 // The fastest table that this processor can run for so many channels, which should fill its vectors: with AVX-512 that

@@ -85,20 +85,13 @@ void accumulate(const Term<T>* terms, int count, ptrdiff_t pixels, bool add, T* 
 }
 
 template <class T, int L>
-void norm_grad(const T* g, const T* x, const T* mean, const T* a, const T* b, const T* c, ptrdiff_t pixels, bool add,
-               T* out) {
+void norm_grad(const T* g, const T* x, const T* mean, const T* a, const T* b, const T* c, ptrdiff_t pixels, T* out) {
     const auto m = load<T, L>(mean), va = load<T, L>(a), vb = load<T, L>(b), vc = load<T, L>(c);
     for (ptrdiff_t p = 0; p < pixels * L; p += L) {
         Vec<T, L> v = va * load<T, L>(g + p);
         if (x) v += vb * (load<T, L>(x + p) - m) + vc;
-        if (add) v += load<T, L>(out + p);
         store<T, L>(out + p, v);
     }
-}
-
-template <class T, int L>
-void axpy(T alpha, const T* x, ptrdiff_t pixels, T* y) {
-    for (ptrdiff_t p = 0; p < pixels * L; p += L) store<T, L>(y + p, load<T, L>(y + p) + alpha * load<T, L>(x + p));
 }
 
 }  // namespace fastnas::FASTNAS_WIDTH

@@ -87,7 +87,6 @@ constexpr Kernels<T> make_table() {
         product<T, L>,
         accumulate<T, L>,
         norm_grad<T, L>,
-        axpy<T, L>,
     };
 }
 

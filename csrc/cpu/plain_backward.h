@@ -1,0 +1,155 @@
+// Backward of the candidates without stages, pools and identities, for all edges out of a source at once: edges of one
+// stride share a pool, so its gradient is one sum over them, which goes back through the pool once.
+#pragma once
+
+#include "backward.h"
+
+namespace fastnas {
+
+template <class T>
+class PlainBackward {
+    using Pool = Candidate::Pool;
+    using Thread = BackwardThread<T>;
+
+  public:
+    PlainBackward(Backward<T>& cell, int source) : cell_(cell), source_(source) {}
+
+    void layout(Arena& arena) {
+        members_.clear();
+        sums_.clear();
+        zeros_ = arena.take<T>(cell_.padded(channels()));
+        for (const Edge* edge : cell_.graph.leaving(source_))
+            for (const Candidate& candidate : edge->candidates) {
+                if (candidate.pool == Pool::none && !candidate.identity) continue;
+                members_.push_back({*edge, candidate, {}});
+                members_.back().own.layout(cell_, edge->target, arena);
+            }
+        for (int stride : {1, 2})
+            for (Pool pool : {Pool::max, Pool::avg})
+                if (const Edge* edge = cell_.graph.leaving(source_, stride, pool)) {
+                    sums_.push_back({stride, pool, edge->target, {}, nullptr});
+                    sums_.back().norm_grad.layout(arena, cell_.padded(channels()));
+                }
+    }
+
+    void set_norms() {
+        std::fill_n(zeros_, cell_.padded(channels()), T(0));
+        for (Member& member : members_)
+            if (member.candidate.identity)
+                member.own.norm.set_identity(cell_.call.weight(member.candidate), cell_.padded(channels()));
+            else
+                cell_.norm_state(member.candidate.pool_norm, 1, member.own.norm);
+    }
+
+    // Σ g·(u - mean) of each, for one image.
+    void products(int n) const {
+        for (const Member& member : members_) {
+            const auto& [edge, candidate, own] = member;
+            if (candidate.identity && !cell_.to.alpha) continue;
+            const T* u = candidate.identity
+                             ? cell_.source_image(source_, n)
+                             : cell_.pooled.of(edge.stride, candidate.pool).values + n * cell_.image_size(edge.target);
+            const std::ptrdiff_t plane = cell_.plane_size(edge.target);
+            own.partial.clear(n);
+            for (int b = 0; b < own.partial.blocks; ++b)
+                cell_.k.product(cell_.grad(edge.target, n) + b * plane, u + b * plane, own.norm.mean + b * cell_.lanes,
+                                cell_.sizes[edge.target].pixels(), own.partial.at(n, b));
+        }
+    }
+
+    // When the products are complete: ∂α, ∂γ, ∂β, and each pool's gradient Σ a·g + b·(u - mean) + c.
+    void coefficients() {
+        for (Member& member : members_) {
+            const auto& [edge, candidate, own] = member;
+            if (!candidate.identity || cell_.to.alpha) own.partial.add_up(cell_.images);
+            if (!candidate.identity)
+                cell_.last_norm_gradients(candidate, candidate.pool_norm, own, edge.target);
+            else if (cell_.to.alpha && candidate.alpha >= 0)
+                for (int c = 0; c < channels(); ++c)
+                    cell_.alpha_grad[candidate.alpha] += own.partial.first(cell_.images, c);
+        }
+        for (PoolSum& sum : sums_) {
+            sum.mean = nullptr;
+            for (T* p : {sum.norm_grad.b, sum.norm_grad.c}) std::fill_n(p, cell_.padded(channels()), T(0));
+            for (const Member& member : members_) {
+                // With running statistics ∂u = a·g; not to look at u keeps its NaN and ±inf out of the gradient, as
+                // PyTorch does.
+                if (!sum.has(member) || !member.candidate.pool_norm.batch()) continue;
+                sum.mean = member.own.norm.mean;  // the same for all: it is the batch's
+                for (int c = 0; c < channels(); ++c) {
+                    sum.norm_grad.b[c] += member.own.norm_grad.b[c];
+                    sum.norm_grad.c[c] += member.own.norm_grad.c[c];
+                }
+            }
+        }
+    }
+
+    // To the gradient of the source, for one image.
+    void back(int n, const Thread& thread) const {
+        for (int b = 0; b < cell_.blocks(channels()); ++b) {
+            T* to = cell_.grad(source_, n) + b * cell_.plane_size(source_);
+            const T* x = cell_.source_image(source_, n) + b * cell_.plane_size(source_);
+            identities_back(n, b, to);
+            for (const PoolSum& sum : sums_) {
+                pool_gradient(sum, n, b, thread.pool_grad);
+                const Size in = cell_.sizes[source_], out = cell_.sizes[sum.target];
+                if (sum.pool == Pool::max)
+                    cell_.k.max_pool_grad(thread.pool_grad, x, in, sum.stride, out, thread.pool, to);
+                else
+                    cell_.k.avg_pool_grad(thread.pool_grad, in, sum.stride, out, thread.pool, to);
+            }
+        }
+    }
+
+  private:
+    struct Member {
+        const Edge& edge;
+        const Candidate& candidate;
+        NormScratch<T> own;
+    };
+
+    // A pool with the edges of one stride.
+    struct PoolSum {
+        int stride;
+        Pool pool;
+        int target;             // one of them, for its size
+        NormGrad<T> norm_grad;  // b and c, added up
+        const T* mean;          // null where no norm uses the batch's statistics
+
+        bool has(const Member& member) const { return member.edge.stride == stride && member.candidate.pool == pool; }
+    };
+
+    int channels() const { return cell_.graph.channels[source_]; }
+
+    Term<T> gradient_term(const Member& member, int n, int b, const T* scale) const {
+        const int c = b * cell_.lanes;
+        const T* g = cell_.grad(member.edge.target, n) + b * cell_.plane_size(member.edge.target);
+        return {g, zeros_ + c, scale + c, zeros_ + c};
+    }
+
+    void identities_back(int n, int b, T* to) const {
+        std::vector<Term<T>> terms;
+        for (const Member& member : members_)
+            if (member.candidate.identity) terms.push_back(gradient_term(member, n, b, member.own.norm.scale));
+        cell_.k.accumulate(terms.data(), int(terms.size()), cell_.sizes[source_].pixels(), true, to);
+    }
+
+    void pool_gradient(const PoolSum& sum, int n, int b, T* to) const {
+        std::vector<Term<T>> terms;
+        for (const Member& member : members_)
+            if (sum.has(member)) terms.push_back(gradient_term(member, n, b, member.own.norm_grad.a));
+        const int c = b * cell_.lanes;
+        const T* u = cell_.pooled.of(sum.stride, sum.pool).values + n * cell_.image_size(sum.target) +
+                     b * cell_.plane_size(sum.target);
+        if (sum.mean) terms.push_back({u, sum.mean + c, sum.norm_grad.b + c, sum.norm_grad.c + c});
+        cell_.k.accumulate(terms.data(), int(terms.size()), cell_.sizes[sum.target].pixels(), false, to);
+    }
+
+    Backward<T>& cell_;
+    const int source_;
+    T* zeros_ = nullptr;
+    std::vector<Member> members_;
+    std::vector<PoolSum> sums_;
+};
+
+}  // namespace fastnas
