@@ -1,7 +1,8 @@
 // Forward of a cell: states in order, edge by edge.
 //
-// For each source its pools are computed once. Each step of a candidate of an edge out of it, a stage or the sum
-// y += α·o(x), is a pass over the images (passes.h); between two passes the images' sums become the batch's statistics.
+// For each source its pools are computed once. Each stage of a candidate of an edge out of it is a pass over the
+// images; between two passes the images' sums become the batch's statistics. The sum y += Σ α·o(x) over several
+// candidates is a pass, too.
 #include "passes.h"
 #include "source.h"
 
@@ -10,6 +11,8 @@ namespace fastnas {
 namespace {
 
 using Pool = Candidate::Pool;
+
+constexpr std::size_t kAddedAtOnce = 4;  // candidates whose outputs wait until they are added up, at most
 
 template <class T>
 struct StageScratch {
@@ -74,54 +77,47 @@ class Forward : Cell<T> {
 
     void run_edge(const Edge& edge) {
         const Scratch scratch([&](Arena& arena) { layout_edge(edge, arena); });
-        const int candidates = int(edge.candidates.size());
         const std::vector<Step> stages = all_stages(edge);
         parallel_for(call.threads, int(stages.size()), [&](int i, int) {
             const auto [c, s] = stages[i];
             this->pack(edge.candidates[c].stages[s], stages_[c][s].pointwise, stages_[c][s].depthwise);
         });
         set_plain_norms(edge);
-        // Candidates without stages are the last chain, of one step.
-        std::vector<int> lengths;
-        for (const auto& stages : stages_) lengths.push_back(stages.empty() ? 0 : int(stages.size()) + 1);
-        lengths.push_back(1);
-        for (const Pass& pass : passes(lengths)) {
-            each_image([&](int n, int thread) {
-                bool add = started_[edge.target];
-                for (const auto [c, s] : pass) {
-                    if (c < candidates && s < int(stages_[c].size())) {
-                        run_stage(edge, c, s, n, threads_[thread]);
-                    } else {
-                        add_terms(edge, c, n, add);
-                        add = true;
-                    }
-                }
-            });
-            for (const auto [c, s] : pass) {
-                if (c < candidates && s < int(stages_[c].size()))
-                    stage_statistics(edge, edge.candidates[c], s, stages_[c][s]);
-                else
-                    started_[edge.target] = true;
-            }
+        std::vector<int> waiting;  // candidates to be added to y
+        const auto add = [&](bool plain) {
+            each_image([&](int n, int) { add_terms(edge, waiting, plain, n, started_[edge.target]); });
+            started_[edge.target] = true;
+            waiting.clear();
+        };
+        for (const auto [c, s] : stages) {
+            if (waiting.size() == kAddedAtOnce) add(false);
+            each_image([&, c = c, s = s](int n, int thread) { run_stage(edge, c, s, n, threads_[thread]); });
+            stage_statistics(edge, edge.candidates[c], s, stages_[c][s]);
+            if (s + 1 == int(stages_[c].size())) waiting.push_back(c);
         }
+        add(true);
     }
 
     void layout_edge(const Edge& edge, Arena& arena) {
         const int padded = this->padded(graph.channels[edge.target]);
+        const std::ptrdiff_t size = state_size(edge.target);
         stages_.assign(edge.candidates.size(), {});
         plain_norms_.assign(edge.candidates.size(), {});
-        StateBuffers<T> outputs[2];
+        StateBuffers<T> inner_outputs, last_outputs;
+        std::size_t chains = 0;
         for (std::size_t c = 0; c < edge.candidates.size(); ++c) {
             const std::vector<Stage>& stages = edge.candidates[c].stages;
             if (stages.empty()) plain_norms_[c].layout(arena, padded);
-            for (std::size_t s = 0; s < stages.size(); ++s) {
+            for (const Stage& stage : stages) {
                 StageScratch<T> scratch;
-                T* saved = this->saved_stage(stages[s]);
-                scratch.output =
-                    saved ? saved : outputs[c % 2].at(stages.size() - 1 - s, state_size(edge.target), arena);
-                scratch.pointwise = arena.take<T>(this->packed_size(stages[s]));
-                scratch.depthwise = arena.take<T>(this->packed_depthwise_size(stages[s]));
-                scratch.partial.layout(arena, images, this->blocks(stages[s].out_channels), lanes);
+                T* saved = this->saved_stage(stage);
+                const std::size_t after = &stages.back() - &stage;
+                scratch.output = saved        ? saved
+                                 : after == 0 ? last_outputs.at(chains++ % kAddedAtOnce, size, arena)
+                                              : inner_outputs.at(after - 1, size, arena);
+                scratch.pointwise = arena.take<T>(this->packed_size(stage));
+                scratch.depthwise = arena.take<T>(this->packed_depthwise_size(stage));
+                scratch.partial.layout(arena, images, this->blocks(stage.out_channels), lanes);
                 scratch.norm.layout(arena, padded);
                 stages_[c].push_back(scratch);
             }
@@ -174,14 +170,14 @@ class Forward : Cell<T> {
         }
     }
 
-    // y = or += α·o(x) of a candidate with stages, or of all without, for one image.
-    void add_terms(const Edge& edge, int chain, int n, bool add) {
+    // y = or += Σ α·o(x) over the given candidates and, with `plain`, those without stages, for one image.
+    void add_terms(const Edge& edge, const std::vector<int>& chains, bool plain, int n, bool add) {
         std::vector<Term<T>> terms;
         const auto term = [&](const T* u, const NormState<T>& norm) {
             terms.push_back({u + n * image_size(edge.target), norm.mean, norm.scale, norm.shift});
         };
-        if (chain < int(stages_.size())) term(stages_[chain].back().output, stages_[chain].back().norm);
-        for (std::size_t c = 0; chain == int(stages_.size()) && c < edge.candidates.size(); ++c) {
+        for (int c : chains) term(stages_[c].back().output, stages_[c].back().norm);
+        for (std::size_t c = 0; plain && c < edge.candidates.size(); ++c) {
             const Candidate& candidate = edge.candidates[c];
             if (candidate.identity) term(states_[edge.source], plain_norms_[c]);
             if (candidate.pool != Pool::none) term(pooled_.of(edge.stride, candidate.pool).values, plain_norms_[c]);
