@@ -80,14 +80,18 @@ class EdgeBackward {
         for (std::size_t c = 0; c < edge_.candidates.size(); ++c) {
             const Candidate& candidate = edge_.candidates[c];
             stages_[c].reserve(candidate.stages.size());  // `before` points into it
+            T* d = cell_.wants_parameters() && !candidate.stages.empty() ? gathered[c % 2].at(0, most_gathered, arena)
+                                                                         : nullptr;
             for (const Stage& stage : candidate.stages) {
                 const std::size_t after = &candidate.stages.back() - &stage;
                 stages_[c].push_back({{}, stage, stages_[c].empty() ? nullptr : &stages_[c].back(), after == 0});
                 StageScratch& own = stages_[c].back();
                 T* saved = cell_.saved_stage(stage);
                 own.output = saved ? saved : outputs[c % 2].at(after, cell_.state_size(edge_.target), arena);
-                if (after == 0 && cell_.wants_parameters()) own.gathered = gathered[c % 2].at(0, most_gathered, arena);
-                if (after > 0) own.grad = grads[c % 2].at(after - 1, cell_.state_size(edge_.target), arena);
+                if (after == 0) own.gathered = d;
+                // The gradient before the last stage takes the place of d, which that stage's derivative has read.
+                if (after > 0)
+                    own.grad = after == 1 && d ? d : grads[c % 2].at(after - 1, cell_.state_size(edge_.target), arena);
                 own.pointwise = arena.take<T>(cell_.packed_size(stage));
                 own.pointwise_back = arena.take<T>(cell_.packed_back_size(stage));
                 own.depthwise = arena.take<T>(cell_.packed_depthwise_size(stage));
