@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from fastnas import measure
 from fastnas.measure import peak, saved_for_backward
-from fastnas.nn import DartsSupernet
+from fastnas.nn import Cell, DartsSupernet
+from fastnas.ops import DARTS_CANDIDATES
 
 MB = 10**6
+CONVOLUTIONS = tuple(name for name in DARTS_CANDIDATES if "conv" in name)
 
 
 def image(channels: int = 6) -> Tensor:
@@ -163,6 +165,16 @@ def test_lean_saves_node_states_and_fast_the_stages_outputs_besides() -> None:
         sizes[memory] = saved_for_backward(lambda network=network: network(x), existing).storages
     plane = 2 * 32 * 8 * 8 * 4  # the one cell reduces: 32 channels of 8×8
     assert sizes["fast"] - sizes["lean"] == 28 * plane
+
+
+def test_twice_the_convolutions_add_less_than_two_percent_to_what_lean_saves() -> None:
+    inputs, sizes = [torch.randn(4, 64, 32, 32) for _ in range(2)], []
+    for candidates in (DARTS_CANDIDATES, DARTS_CANDIDATES + CONVOLUTIONS):
+        cell = Cell(64, 64, 16, reduction=False, reduction_prev=False, candidates=candidates, memory="lean")
+        weights = torch.rand(14, len(candidates))
+        existing = [*inputs, weights, *cell.parameters(), *cell.buffers()]
+        sizes.append(saved_for_backward(lambda cell=cell, weights=weights: cell(*inputs, weights), existing).storages)
+    assert sizes[0] < sizes[1] < 1.02 * sizes[0]
 
 
 def test_a_mark_that_cannot_be_reset_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
