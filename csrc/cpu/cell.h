@@ -48,7 +48,7 @@ struct Call {
 };
 
 constexpr int kBandPixels = 1024;  // pixels times blocks of a band
-constexpr int kSlabPixels = 128;   // of a slab at least: below, threads wait for each other longer than they compute
+constexpr int kSlabPixels = 400;   // of a slab at least: with less, waiting costs what a second thread saves
 
 template <class T>
 class Cell {
