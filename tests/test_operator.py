@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
@@ -187,6 +187,43 @@ def test_gradients_of_one_group_alone(needed: str, backend: str, memory: str) ->
     )
     for a, b in zip(ours, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
+SHARED = [
+    edge(f"{batch}-images-s{stride}", channels=34, size=(35, 25), stride=stride, batch=batch)
+    for batch in (1, 3)
+    for stride in (1, 2)
+]
+
+
+@pytest.fixture(params=[2, 3, 4])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("case", SHARED, ids=lambda case: case.name)
+@modes
+@pytest.mark.usefixtures("poisoned", "threads")
+def test_threads_may_share_images(case: Case, backend: str, memory: str) -> None:
+    p = problem(case)
+    exact, ours, again = run(reference.cell, p), *(run(fused(backend, memory), p) for _ in range(2))
+    for name, a, b, c in zip(names(p), ours, exact, again, strict=True):
+        assert error(a, b) <= 1e-11 * max(1.0, b.abs().max().item() if b.numel() else 0.0), name
+        assert torch.equal(a, c), name
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("case", SHARED, ids=lambda case: case.name)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_threads_may_share_images_in_inference(case: Case, backend: str) -> None:
+    spec = replace(case.spec, norms=(Norm(batch=False),) * len(case.spec.norms))
+    p = problem(replace(case, spec=spec))
+    out, _ = mixed_cell(p.spec, p.inputs, p.alpha, p.params, p.running, backend=backend)
+    expected, _ = reference.cell(p.spec, p.inputs, p.alpha, p.params, p.running)
+    torch.testing.assert_close(out, expected, rtol=1e-11, atol=1e-11)
 
 
 @modes

@@ -82,15 +82,17 @@ void KernelCases::add_depthwise(int kernel, int dilation) {
     float *const x = images_[0], *const g = images_[1], *const to = images_[2];
     add(name, flops, padded_in + taps + out,
         each_block([=](int b) { k_.depthwise(conv, block(x, b), weight_, {0, conv.out.h}, block(to, b)); }));
-    add(name + " input gradient", flops, padded_out + taps + 3 * in,
-        each_block([=](int b) { k_.depthwise_grad_relu(conv, block(g, b), weight_, block(x, b), block(to, b)); }));
+    add(name + " input gradient", flops, padded_out + taps + 3 * in, each_block([=](int b) {
+            k_.depthwise_grad_relu(conv, block(g, b), weight_, block(x, b), {0, conv.in.h}, block(to, b));
+        }));
     if (stride_ == 1 && dilation == 1)
         add(name + " input gradient, norm", flops + 6 * in, padded_out + taps + 2 * in, each_block([=](int b) {
                 k_.depthwise_grad_norm(conv, block(g, b), weight_, block(x, b), channel_, channel_, channel_,
-                                       block(to, b), sums_);
+                                       {0, conv.in.h}, block(to, b), sums_);
             }));
-    add(name + " weight gradient", flops, padded_in + padded_out + 2 * taps,
-        each_block([=](int b) { k_.depthwise_weight_grad(conv, block(x, b), block(g, b), images_[3]); }));
+    add(name + " weight gradient", flops, padded_in + padded_out + 2 * taps, each_block([=](int b) {
+            k_.depthwise_weight_grad(conv, block(x, b), block(g, b), {0, conv.out.h}, images_[3]);
+        }));
 }
 
 void KernelCases::add_pointwise() {
@@ -138,14 +140,15 @@ void KernelCases::add_pools() {
     const double in = in_.pixels(), out = out_.pixels();
     float *const x = images_[0], *const g = images_[1], *const to = images_[2], *const scratch = images_[3];
     add("max pool", 0, in + out,
-        each_block([=](int b) { k_.max_pool(block(x, b), in_, stride_, out_, scratch, block(to, b)); }));
+        each_block([=](int b) { k_.max_pool(block(x, b), in_, stride_, out_, {0, out_.h}, scratch, block(to, b)); }));
     add("avg pool", 9 * out, in + out,
-        each_block([=](int b) { k_.avg_pool(block(x, b), in_, stride_, out_, block(to, b)); }));
+        each_block([=](int b) { k_.avg_pool(block(x, b), in_, stride_, out_, {0, out_.h}, block(to, b)); }));
     add("max pool gradient", 9 * out, out + 3 * in, each_block([=](int b) {
-            k_.max_pool_grad(block(g, b), block(x, b), in_, stride_, out_, scratch, block(to, b));
+            k_.max_pool_grad(block(g, b), block(x, b), in_, stride_, out_, {0, in_.h}, scratch, block(to, b));
         }));
-    add("avg pool gradient", 10 * out, out + 2 * in,
-        each_block([=](int b) { k_.avg_pool_grad(block(g, b), in_, stride_, out_, scratch, block(to, b)); }));
+    add("avg pool gradient", 10 * out, out + 2 * in, each_block([=](int b) {
+            k_.avg_pool_grad(block(g, b), in_, stride_, out_, {0, in_.h}, scratch, block(to, b));
+        }));
 }
 
 }  // namespace fastnas

@@ -4,8 +4,6 @@
 // share (its pools, their gradients, and the planes that depthwise convolutions read) is computed once.
 #include "backward.h"
 
-#include <cstring>
-
 #include "edge_backward.h"
 #include "plain_backward.h"
 
@@ -17,9 +15,9 @@ template <class T>
 class CellBackward : Backward<T> {
     using Base = Backward<T>;
     using Base::blocks, Base::image_size, Base::plane_size, Base::state_size;
-    using Base::call, Base::each_image, Base::graph, Base::images, Base::k, Base::lanes, Base::sizes;
+    using Base::call, Base::each_slab, Base::graph, Base::images, Base::k, Base::lanes, Base::sizes;
+    using Base::gathered_grad, Base::gradient_sums, Base::grads, Base::pooled, Base::rectified, Base::threads, Base::to;
     using Base::grad, Base::source_image, Base::wants;
-    using Base::gradient_sums, Base::grads, Base::pooled, Base::rectified, Base::threads, Base::to;
 
   public:
     using Base::Base;
@@ -32,7 +30,7 @@ class CellBackward : Backward<T> {
             if (!graph.is_input(state)) sum_gradient(state);
         }
         for (int i = 0; i < int(to.inputs.size()); ++i)
-            each_image([&](int n, int) { this->store_image(grad(i, n), i, n, to.inputs[i], 0); });
+            each_slab([&](const Slab& slab, int) { this->store_slab(grad(i, slab.image), i, slab, to.inputs[i], 0); });
         for (int a = 0; to.alpha && a < graph.alphas; ++a) to.alpha[a] = T(this->alpha_grad[a]);
     }
 
@@ -44,36 +42,40 @@ class CellBackward : Backward<T> {
         std::ptrdiff_t loaded = 0;
         for (int i = 0; i < states; ++i) {
             if (wants(i)) grads[i] = arena.take<T>(state_size(i));
-            gradient_sums[i].layout(arena, images, blocks(graph.channels[i]), lanes);
+            gradient_sums[i].layout(arena, images * this->slabs, blocks(graph.channels[i]), lanes);
             if (!this->saved_state(i)) loaded = std::max(loaded, state_size(i));
         }
         x_buffer_ = arena.take<T>(loaded);
         threads.clear();
-        std::ptrdiff_t du = 0, dd = 0, pool_grad = 0;
+        std::ptrdiff_t du = 0, pool_grad = 0, gathered = 0;
         for (const Edge& edge : graph.edges) {
             pool_grad = std::max(pool_grad, plane_size(edge.target));
             for (const Candidate& candidate : edge.candidates)
                 for (const Stage& stage : candidate.stages) {
                     du = std::max(du, blocks(stage.out_channels) * this->band_size(edge));
-                    dd = std::max(dd, blocks(stage.in_channels) * (stage.kind == Stage::Kind::depthwise
-                                                                       ? this->padded_plane_size(edge.target)
-                                                                       : this->band_size(edge)));
+                    if (stage.kind == Stage::Kind::depthwise)
+                        gathered = std::max(gathered, blocks(stage.in_channels) * this->padded_plane_size(edge.target));
                 }
         }
         for (const ThreadScratch<T>& shared : layout_threads<T>(*this, arena)) {
-            BackwardThread<T> thread{
-                shared, int(threads.size()), arena.take<T>(du), arena.take<T>(dd), arena.take<T>(pool_grad), dd, {}};
+            BackwardThread<T> thread{shared, int(threads.size()), arena.take<T>(du), arena.take<T>(pool_grad)};
             threads.push_back(thread);
         }
+        gathered_grad = {std::vector<T*>(this->slabs > 1 ? images : threads.size()), gathered, {}};
+        for (T*& planes : gathered_grad.planes) planes = arena.take<T>(gathered);
     }
 
     void load_gradients() {
-        each_image([this](int n, int) {
-            for (int state = 0; state < int(grads.size()); ++state)
-                if (grads[state]) std::memset(grad(state, n), 0, image_size(state) * sizeof(T));
+        each_slab([this](const Slab& slab, int) {
+            for (int state = 0; state < int(grads.size()); ++state) {
+                const Rows rows = this->rows(state, slab);
+                for (int b = 0; grads[state] && b < blocks(graph.channels[state]); ++b)
+                    std::fill_n(grad(state, slab.image) + b * plane_size(state) + this->offset(state, rows),
+                                this->pixels(state, rows) * lanes, T(0));
+            }
             int first_channel = 0;
             for (int state : graph.outputs) {
-                this->load_image(to.out, first_channel, state, n, grad(state, n));
+                this->load_slab(to.out, first_channel, state, slab, grad(state, slab.image));
                 first_channel += graph.channels[state];
             }
         });
@@ -82,12 +84,14 @@ class CellBackward : Backward<T> {
     // Σ g over the batch, which every norm on an edge into `state` needs.
     void sum_gradient(int state) {
         const Partial<T>& partial = gradient_sums[state];
-        each_image([&](int n, int) {
-            partial.clear(n);
+        each_slab([&](const Slab& slab, int) {
+            const Rows rows = this->rows(state, slab);
+            partial.clear(slab.index);
             for (int b = 0; b < partial.blocks; ++b)
-                k.sum(grad(state, n) + b * plane_size(state), sizes[state].pixels(), partial.at(n, b));
+                k.sum(grad(state, slab.image) + b * plane_size(state) + this->offset(state, rows),
+                      this->pixels(state, rows), partial.at(slab.index, b));
         });
-        partial.add_up(images);
+        partial.add_up();
     }
 
     // Makes x the blocked state: saved, a slice of the cell's output, or an input.
@@ -102,8 +106,8 @@ class CellBackward : Backward<T> {
         }
         const bool input = graph.is_input(state);
         const Image<T>& from = input ? call.inputs[state] : call.out;
-        each_image([&](int n, int) {
-            this->load_image(from, input ? 0 : first_channel, state, n, buffer + n * image_size(state));
+        each_slab([&](const Slab& slab, int) {
+            this->load_slab(from, input ? 0 : first_channel, state, slab, buffer + slab.image * image_size(state));
         });
         this->x = buffer;
     }
@@ -120,15 +124,16 @@ class CellBackward : Backward<T> {
             plain.layout(arena);
         });
         plain.set_norms();
-        each_image([&](int n, int thread) {
-            pooled.compute(*this, source, n, source_image(source, n), false, threads[thread].pool);
-            rectified.compute(*this, source, n, source_image(source, n));
-            plain.products(n);
+        each_slab([&](const Slab& slab, int thread) {
+            const T* image = source_image(source, slab.image);
+            pooled.compute(*this, source, slab, image, false, threads[thread].pool);
+            rectified.compute(*this, source, slab, image);
+            plain.products(slab);
         });
         plain.coefficients();
         // A pass in any case: the order of images, and so of sums, does not depend on which gradients are wanted.
-        each_image([&](int n, int thread) {
-            if (wants(source)) plain.back(n, threads[thread]);
+        each_slab([&](const Slab& slab, int thread) {
+            if (wants(source)) plain.back(slab, threads[thread]);
         });
         for (const Edge* edge : edges) EdgeBackward<T>(*this, *edge).run();
     }

@@ -11,16 +11,24 @@ template <class T>
 struct BackwardThread : ThreadScratch<T> {
     int number;
     T* du;         // a band of the gradient of a stage's 1×1 convolution
-    T* dd;         // that of its input: padded planes of a depthwise stage, a band of the others
     T* pool_grad;  // the gradient of a block of a pool
-    std::ptrdiff_t dd_size;
-    Size margins{};  // size of the planes whose margins are zero in dd
+};
 
-    // What depthwise stages write leaves the margins of dd as they are, so they are cleared once for a size.
-    void clear_margins(Size size) {
-        if (margins.h == size.h && margins.w == size.w) return;
-        std::fill_n(dd, dd_size, T(0));
-        margins = size;
+// The gradient of what 1×1 convolutions of depthwise stages read, in padded planes: of the image that a thread works
+// on, or of every image where threads share one.
+template <class T>
+struct GatheredGrad {
+    std::vector<T*> planes;
+    std::ptrdiff_t size = 0;
+    Size margins{};  // size of the planes whose margins are zero
+
+    T* at(const Slab& slab, int slabs, int thread) const { return planes[slabs > 1 ? slab.image : thread]; }
+
+    // What is written leaves the margins as they are, so they are cleared once for a size.
+    void clear_margins(Size to, int threads) {
+        if (margins.h == to.h && margins.w == to.w) return;
+        parallel_for(threads, int(planes.size()), [this](int i, int) { std::fill_n(planes[i], size, T(0)); });
+        margins = to;
     }
 };
 
@@ -33,7 +41,7 @@ struct NormScratch {
 
     void layout(const Cell<T>& cell, int state, Arena& arena) {
         const int padded = cell.padded(cell.graph.channels[state]);
-        partial.layout(arena, cell.images, padded / cell.lanes, cell.lanes);
+        partial.layout(arena, cell.images * cell.slabs, padded / cell.lanes, cell.lanes);
         norm.layout(arena, padded);
         norm_grad.layout(arena, padded);
     }
@@ -49,6 +57,7 @@ struct Backward : Cell<T> {
     std::vector<T*> grads;                  // blocked, all images; null where not wanted
     std::vector<Partial<T>> gradient_sums;  // Σ g of every state
     std::vector<BackwardThread<T>> threads;
+    GatheredGrad<T> gathered_grad;
     // Of the current source:
     const T* x = nullptr;  // blocked, all images
     PooledSource<T> pooled;
@@ -70,9 +79,8 @@ struct Backward : Cell<T> {
     // The same of a candidate's last norm, whose products have been added up; also ∂α.
     void last_norm_gradients(const Candidate& candidate, const Norm& norm, const NormScratch<T>& own, int target) {
         const double alpha_gradient = norm_gradients(
-            norm, own, target, this->call.weight(candidate),
-            [&](int c) { return gradient_sums[target].first(this->images, c); },
-            [&](int c) { return own.partial.first(this->images, c); });
+            norm, own, target, this->call.weight(candidate), [&](int c) { return gradient_sums[target].first(c); },
+            [&](int c) { return own.partial.first(c); });
         if (candidate.alpha >= 0) alpha_grad[candidate.alpha] = alpha_gradient;
     }
 

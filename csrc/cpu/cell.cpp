@@ -1,6 +1,6 @@
 #include "cell.h"
 
-#include <stdexcept>
+#include <numeric>
 
 namespace fastnas {
 
@@ -13,6 +13,16 @@ std::vector<Size> input_sizes(const Call<T>& call) {
     return result;
 }
 
+// Parts of an image: one if images by themselves occupy the threads evenly or nearly so, else as few as do, as long as
+// the smallest state is large enough.
+int slabs_per_image(int images, int threads, const std::vector<Size>& sizes, int blocks) {
+    if (images % threads == 0 || images >= 4 * threads) return 1;
+    std::ptrdiff_t most = threads / std::gcd(images, threads);
+    for (const Size& size : sizes)
+        most = std::min({most, size.pixels() * blocks / kSlabPixels, std::ptrdiff_t(size.h / 2)});
+    return std::max(int(most), 1);
+}
+
 }  // namespace
 
 template <class T>
@@ -23,6 +33,7 @@ Cell<T>::Cell(const Graph& graph_, const Call<T>& call_)
       lanes(k.lanes),
       images(int(call.inputs[0].shape[0])),
       sizes(graph.sizes(input_sizes(call))),
+      slabs(slabs_per_image(images, call.threads, sizes, blocks(graph.channels[graph.outputs[0]]))),
       state_offsets_(graph.channels.size(), -1),
       stage_offsets_(graph.saved_stages, -1) {
     if (call.memory == Memory::none) return;
@@ -57,21 +68,25 @@ T* Cell<T>::saved_stage(const Stage& stage) const {
 }
 
 template <class T>
-void Cell<T>::load_image(const Image<T>& from, int first_channel, int state, int n, T* to) const {
+void Cell<T>::load_slab(const Image<T>& from, int first_channel, int state, const Slab& slab, T* to) const {
     const int channels = graph.channels[state];
+    const Rows rows = this->rows(state, slab);
+    const T* first = from.data + slab.image * from.strides[0] + rows.first * from.strides[2];
     for (int b = 0; b < blocks(channels); ++b)
-        k.load(from.data + n * from.strides[0] + (first_channel + b * lanes) * from.strides[1], from.strides[1],
-               from.strides[2], from.strides[3], std::min(lanes, channels - b * lanes), sizes[state],
-               to + b * plane_size(state));
+        k.load(first + (first_channel + b * lanes) * from.strides[1], from.strides[1], from.strides[2], from.strides[3],
+               std::min(lanes, channels - b * lanes), {rows.count(), sizes[state].w},
+               to + b * plane_size(state) + offset(state, rows));
 }
 
 template <class T>
-void Cell<T>::store_image(const T* from, int state, int n, const Image<T>& to, int first_channel) const {
+void Cell<T>::store_slab(const T* from, int state, const Slab& slab, const Image<T>& to, int first_channel) const {
     const int channels = graph.channels[state];
+    const Rows rows = this->rows(state, slab);
+    T* first = to.data + slab.image * to.strides[0] + rows.first * to.strides[2];
     for (int b = 0; b < blocks(channels); ++b)
-        k.store(from + b * plane_size(state), std::min(lanes, channels - b * lanes), sizes[state],
-                to.data + n * to.strides[0] + (first_channel + b * lanes) * to.strides[1], to.strides[1], to.strides[2],
-                to.strides[3]);
+        k.store(from + b * plane_size(state) + offset(state, rows), std::min(lanes, channels - b * lanes),
+                {rows.count(), sizes[state].w}, first + (first_channel + b * lanes) * to.strides[1], to.strides[1],
+                to.strides[2], to.strides[3]);
 }
 
 template <class T>
@@ -89,11 +104,25 @@ void Cell<T>::norm_state(const Norm& norm, double alpha, NormState<T>& state) co
 }
 
 template <class T>
-void Cell<T>::pad_normed(const Edge& edge, const Stage& stage, const T* z, const NormState<T>& norm, T* planes) const {
+void Cell<T>::statistics(int state, const Norm& norm, const Partial<T>& partial) const {
+    if (!norm.batch()) return;
+    const auto pixels = [&](int i) { return double(this->pixels(state, rows(state, Slab{i / slabs, i % slabs, i}))); };
+    T* mean = call.statistics + norm.statistics;
+    batch_statistics(partial, count(state), pixels, norm.channels, mean, mean + graph.statistics);
+}
+
+template <class T>
+void Cell<T>::pad_normed(const Edge& edge, const Stage& stage, Rows rows, const T* z, const NormState<T>& norm,
+                         T* planes) const {
+    const int reach = stage.dilation * (stage.kernel / 2), state = edge.target;
+    const Size size = sizes[state];
+    const Rows read{std::max(rows.first - reach, 0), std::min(rows.last + reach, size.h)};
+    z += offset(state, read);
+    planes += padded_offset(state, read);
     for (int b = 0; b < blocks(stage.in_channels); ++b) {
         const int c = b * lanes;
-        k.norm_relu_pad(z + b * plane_size(edge.target), norm.mean + c, norm.scale + c, norm.shift + c,
-                        sizes[edge.target], graph.pad, planes + b * padded_plane_size(edge.target));
+        k.norm_relu_pad(z + b * plane_size(state), norm.mean + c, norm.scale + c, norm.shift + c,
+                        {read.count(), size.w}, graph.pad, planes + b * padded_plane_size(state));
     }
 }
 
@@ -108,7 +137,7 @@ void Cell<T>::gather(const Edge& edge, const Stage& stage, const T* x, const T* 
                             d[b]);
                 break;
             case Stage::Kind::pointwise:
-                k.relu(x + b * plane_size(edge.source) + offset(edge, rows), pixels(edge, rows), d[b]);
+                k.relu(x + b * plane_size(edge.source) + offset(edge.source, rows), pixels(edge.source, rows), d[b]);
                 break;
             case Stage::Kind::reduce:
                 for (int half = 0; half < 2; ++half)
@@ -121,7 +150,7 @@ void Cell<T>::gather(const Edge& edge, const Stage& stage, const T* x, const T* 
 template <class T>
 void Cell<T>::multiply(const Edge& edge, const Stage& stage, Rows rows, const Blocks<T>& d, const T* packed, T* scratch,
                        T* u, const T* g, const T* mean, double* sums) const {
-    const std::ptrdiff_t count = pixels(edge, rows), at = offset(edge, rows);
+    const std::ptrdiff_t count = pixels(edge.target, rows), at = offset(edge.target, rows);
     const Blocks<T> out = whole(edge, rows, blocks(stage.out_channels), u);
     const Area area{1, count, 0};
     if (stage.gathers() == 1)

@@ -22,6 +22,13 @@ struct Image {
 
 enum class Memory { none, lean, fast };
 
+// A thread's item of work: an image, or one of `Cell::slabs` parts of its rows where images alone do not fill the
+// threads.
+struct Slab {
+    int image, part;
+    int index;  // among those of all images
+};
+
 // A call of a cell.
 template <class T>
 struct Call {
@@ -41,6 +48,7 @@ struct Call {
 };
 
 constexpr int kBandPixels = 1024;  // pixels times blocks of a band
+constexpr int kSlabPixels = 400;   // of a slab at least: with less, waiting costs what a second thread saves
 
 template <class T>
 class Cell {
@@ -52,6 +60,7 @@ class Cell {
     const Kernels<T>& k;
     const int lanes, images;
     const std::vector<Size> sizes;  // of every state
+    const int slabs;                // of each image
 
     int blocks(int channels) const { return blocks_of(channels, lanes); }
     int padded(int channels) const { return blocks(channels) * lanes; }
@@ -63,22 +72,38 @@ class Cell {
     }
     std::ptrdiff_t state_size(int state) const { return image_size(state) * images; }
     double count(int state) const { return double(images) * sizes[state].pixels(); }
+    // The slab's rows of a state.
+    Rows rows(int state, const Slab& slab) const {
+        const int height = sizes[state].h;
+        return {height * slab.part / slabs, height * (slab.part + 1) / slabs};
+    }
+    std::ptrdiff_t pixels(int state, Rows rows) const { return std::ptrdiff_t(rows.count()) * sizes[state].w; }
+    // Where these rows start in a plane of the state, and in a padded one.
+    std::ptrdiff_t offset(int state, Rows rows) const { return std::ptrdiff_t(rows.first) * sizes[state].w * lanes; }
+    std::ptrdiff_t padded_offset(int state, Rows rows) const {
+        return std::ptrdiff_t(rows.first) * (sizes[state].w + 2 * graph.pad) * lanes;
+    }
 
     // The saved tensor: inner states, then the outputs of stages that are not last ("fast").
     std::ptrdiff_t saved_size() const;
     T* saved_state(int state) const;
     T* saved_stage(const Stage& stage) const;
 
-    // In the opposite order of the time before, to begin with images whose memory is still in the cache.
+    // run(slab, thread), in the opposite order of the time before, to begin with images whose memory is still in the
+    // cache.
     template <class Run>
-    void each_image(Run run) {
-        parallel_for(call.threads, images, run, backwards_ = !backwards_);
+    void each_slab(Run run) {
+        const auto item = [&](int i, int thread) { run(Slab{i / slabs, i % slabs, i}, thread); };
+        parallel_for(call.threads, images * slabs, item, backwards_ = !backwards_);
     }
-    void load_image(const Image<T>& from, int first_channel, int state, int n, T* to) const;
-    void store_image(const T* from, int state, int n, const Image<T>& to, int first_channel) const;
+    // A slab of a state, which is a part of the given image.
+    void load_slab(const Image<T>& from, int first_channel, int state, const Slab& slab, T* to) const;
+    void store_slab(const T* from, int state, const Slab& slab, const Image<T>& to, int first_channel) const;
 
     Depthwise convolution(const Edge& edge, const Stage& stage) const;
     void norm_state(const Norm& norm, double alpha, NormState<T>& state) const;
+    // The batch's, of a norm on a state, where it uses them.
+    void statistics(int state, const Norm& norm, const Partial<T>& partial) const;
 
     // Rows of an edge's target, so many at a time that what is computed from them stays in the second-level cache.
     int band_rows(const Edge& edge) const {
@@ -90,28 +115,23 @@ class Cell {
         return std::ptrdiff_t(band_rows(edge)) * sizes[edge.target].w * lanes;
     }
     template <class Run>
-    void each_band(const Edge& edge, Run run) const {
-        const int step = band_rows(edge), height = sizes[edge.target].h;
-        for (int y = 0; y < height; y += step) run(Rows{y, std::min(y + step, height)});
-    }
-    std::ptrdiff_t pixels(const Edge& edge, Rows rows) const {
-        return std::ptrdiff_t(rows.count()) * sizes[edge.target].w;
-    }
-    // Where these rows of the edge's target start in a plane.
-    std::ptrdiff_t offset(const Edge& edge, Rows rows) const {
-        return std::ptrdiff_t(rows.first) * sizes[edge.target].w * lanes;
+    void each_band(const Edge& edge, Rows rows, Run run) const {
+        const int step = band_rows(edge);
+        for (int y = rows.first; y < rows.last; y += step) run(Rows{y, std::min(y + step, rows.last)});
     }
     // Blocks that hold nothing but these rows, in scratch; the same rows of whole planes.
     Blocks<T> band(const Edge& edge, Rows rows, int count, T* scratch) const {
-        return {scratch, count, pixels(edge, rows) * lanes};
+        return {scratch, count, pixels(edge.target, rows) * lanes};
     }
     template <class Pointer>
     Blocks<std::remove_pointer_t<Pointer>> whole(const Edge& edge, Rows rows, int count, Pointer planes) const {
-        return {planes + offset(edge, rows), count, plane_size(edge.target)};
+        return {planes + offset(edge.target, rows), count, plane_size(edge.target)};
     }
 
-    // Padded planes of ReLU(normed z), for one image of the output z of a stage.
-    void pad_normed(const Edge& edge, const Stage& stage, const T* z, const NormState<T>& norm, T* planes) const;
+    // Padded planes of ReLU(normed z), for one image of the output z of a stage: what these rows of the next stage's d
+    // read of them.
+    void pad_normed(const Edge& edge, const Stage& stage, Rows rows, const T* z, const NormState<T>& norm,
+                    T* planes) const;
     // Rows of d, all blocks and both halves of a reduce, for one image: a depthwise stage reads padded planes, the
     // others the source x.
     void gather(const Edge& edge, const Stage& stage, const T* x, const T* planes, const T* weight, Rows rows,
@@ -151,7 +171,7 @@ struct StateBuffers {
     }
 };
 
-// What a thread needs for one image at a time.
+// What a thread needs for one slab at a time.
 template <class T>
 struct ThreadScratch {
     T* planes;    // padded planes of a normed stage

@@ -1,8 +1,9 @@
 // Backward of one edge, in its source's turn, when the gradient of its target is complete.
 //
 // For each candidate a first pass over the images (passes.h) computes again what forward did not save and the sums that
-// batch norm's derivative needs; each further pass goes back through one stage. Results are added to the gradient of
-// the source, or to those of its pools.
+// batch norm's derivative needs; each further pass goes back through one stage. Where threads share an image, such a
+// pass is two: depthwise convolutions read their neighbours' rows. Results are added to the gradient of the source, or
+// to those of its pools.
 #pragma once
 
 #include "backward.h"
@@ -26,24 +27,20 @@ class EdgeBackward {
     void run() {
         const Scratch scratch([this](Arena& arena) { layout(arena); });
         each_stage([this](StageScratch& own) { prepare(own); });
-        // A chain recomputes, then goes back stage by stage.
-        std::vector<int> lengths;
-        for (const auto& stages : stages_) lengths.push_back(stages.empty() ? 0 : int(stages.size()) + 1);
-        for (const Pass& pass : passes(lengths)) {
-            cell_.each_image([&](int n, int thread) {
-                for (const auto [chain, i] : pass)
-                    if (i == 0)
-                        recompute(chain, n, cell_.threads[thread]);
-                    else
-                        stage_back(stages_[chain].end()[-i], n, cell_.threads[thread]);
+        cell_.gathered_grad.clear_margins(cell_.sizes[edge_.target], cell_.call.threads);
+        for (const std::vector<Step>& pass : passes(steps(), cell_.slabs)) {
+            cell_.each_slab([&](const Slab& slab, int thread) {
+                for (const Step& step : pass) (this->*step.run)(*step.own, slab, cell_.threads[thread]);
             });
-            for (const auto [chain, i] : pass) coefficients(chain, i);
+            for (const Step& step : pass)
+                if (step.sums_of) coefficients(*step.sums_of);
         }
         if (cell_.wants_parameters()) each_stage([this](const StageScratch& own) { store_weight_gradients(own); });
     }
 
   private:
     struct StageScratch : NormScratch<T> {
+        const Candidate& candidate;
         const Stage& stage;
         const StageScratch* before;  // null for the first
         bool last;
@@ -55,9 +52,33 @@ class EdgeBackward {
         T *pointwise_grad = nullptr, *depthwise_grad = nullptr;  // the first thread's sums of the weights' gradients
     };
 
+    struct Step {
+        Wait wait;
+        void (EdgeBackward::*run)(const StageScratch& own, const Slab& slab, const Thread& thread) const;
+        const StageScratch* own;
+        const StageScratch* sums_of = nullptr;  // the stage whose sums are then complete
+    };
+
+    // Each candidate computes again what was not saved, then goes back stage by stage.
+    std::vector<Step> steps() const {
+        std::vector<Step> result;
+        for (const auto& stages : stages_) {
+            for (const StageScratch& own : stages)
+                if (own.last || !cell_.saved_stage(own.stage))
+                    result.push_back({own.before ? Wait::image : Wait::slab, &EdgeBackward::recompute, &own,
+                                      own.last ? &own : nullptr});
+            for (auto own = stages.rbegin(); own != stages.rend(); ++own) {
+                result.push_back({Wait::batch, &EdgeBackward::pointwise_back, &*own});
+                if (own->stage.kind == Stage::Kind::depthwise)
+                    result.push_back({Wait::image, &EdgeBackward::depthwise_back, &*own, own->before});
+            }
+        }
+        return result;
+    }
+
     template <class Run>
     void each_stage(Run run) {
-        const std::vector<Step> stages = all_stages(edge_);
+        const std::vector<Place> stages = all_stages(edge_);
         parallel_for(cell_.call.threads, int(stages.size()), [&](int i, int) {
             const auto [c, s] = stages[i];
             run(stages_[c][s]);
@@ -84,7 +105,8 @@ class EdgeBackward {
                                                                          : nullptr;
             for (const Stage& stage : candidate.stages) {
                 const std::size_t after = &candidate.stages.back() - &stage;
-                stages_[c].push_back({{}, stage, stages_[c].empty() ? nullptr : &stages_[c].back(), after == 0});
+                stages_[c].push_back(
+                    {{}, candidate, stage, stages_[c].empty() ? nullptr : &stages_[c].back(), after == 0});
                 StageScratch& own = stages_[c].back();
                 T* saved = cell_.saved_stage(stage);
                 own.output = saved ? saved : outputs[c % 2].at(after, cell_.state_size(edge_.target), arena);
@@ -129,20 +151,16 @@ class EdgeBackward {
         }
     }
 
-    // Outputs of a candidate's stages that were not saved, and Σ g·(u - mean), for one image.
-    void recompute(int c, int n, const Thread& thread) const {
-        for (const StageScratch& own : stages_[c])
-            if (own.last || !cell_.saved_stage(own.stage)) recompute_stage(own, n, thread);
-    }
-
-    void recompute_stage(const StageScratch& own, int n, const Thread& thread) const {
-        const T* planes = input_planes(own, n, thread);
-        own.partial.clear(n);
-        cell_.each_band(edge_, [&](Rows rows) {
+    // A stage's output, of the last one also Σ g·(u - mean), for one slab.
+    void recompute(const StageScratch& own, const Slab& slab, const Thread& thread) const {
+        const int n = slab.image;
+        const T* planes = input_planes(own, slab, thread);
+        own.partial.clear(slab.index);
+        cell_.each_band(edge_, cell_.rows(edge_.target, slab), [&](Rows rows) {
             const Blocks<T> d = gathered(own, n, rows, thread);
             cell_.gather(edge_, own.stage, source_image(n), planes, own.depthwise, rows, d);
             cell_.multiply(edge_, own.stage, rows, d, own.pointwise, thread.product, own.output + n * image_,
-                           own.last ? target_grad(n) : nullptr, own.norm.mean, own.partial.at(n));
+                           own.last ? target_grad(n) : nullptr, own.norm.mean, own.partial.at(slab.index));
         });
     }
 
@@ -153,25 +171,23 @@ class EdgeBackward {
                             : cell_.band(edge_, rows, count, thread.gathered);
     }
 
-    // The padded planes that a stage convolves.
-    const T* input_planes(const StageScratch& own, int n, const Thread& thread) const {
-        if (!own.before) return cell_.rectified.image(n);
-        cell_.pad_normed(edge_, own.stage, own.before->output + n * image_, own.before->norm, thread.planes);
+    // The padded planes that a slab of a stage convolves.
+    const T* input_planes(const StageScratch& own, const Slab& slab, const Thread& thread) const {
+        if (!own.before) return cell_.rectified.image(slab.image);
+        cell_.pad_normed(edge_, own.stage, cell_.rows(edge_.target, slab), own.before->output + slab.image * image_,
+                         own.before->norm, thread.planes);
         return thread.planes;
     }
 
-    // What the next step of a chain needs, when a step has left its sums.
-    void coefficients(int c, int step) {
-        const int stages = int(stages_[c].size());
-        if (step == stages) return;
-        StageScratch& own = stages_[c][stages - 1 - step];
-        own.partial.add_up(cell_.images);
-        if (step == 0)
-            cell_.last_norm_gradients(edge_.candidates[c], own.stage.norm, own, edge_.target);
+    // What the way back through a stage needs, when its sums are complete.
+    void coefficients(const StageScratch& own) {
+        own.partial.add_up();
+        if (own.last)
+            cell_.last_norm_gradients(own.candidate, own.stage.norm, own, edge_.target);
         else
             cell_.norm_gradients(
-                own.stage.norm, own, edge_.target, 1, [&](int i) { return own.partial.first(cell_.images, i); },
-                [&](int i) { return own.partial.second(cell_.images, i); });
+                own.stage.norm, own, edge_.target, 1, [&](int c) { return own.partial.first(c); },
+                [&](int c) { return own.partial.second(c); });
     }
 
     void norm_back(const StageScratch& own, int b, const T* g, const T* u, std::ptrdiff_t pixels, T* out) const {
@@ -182,21 +198,25 @@ class EdgeBackward {
                      own.norm_grad.b + c, own.norm_grad.c + c, pixels, out);
     }
 
-    // Back through one stage, for one image.
-    void stage_back(const StageScratch& own, int n, Thread& thread) const {
+    // Back through the batch norm and 1×1 convolution of a stage, for one slab, and to the weights.
+    void pointwise_back(const StageScratch& own, const Slab& slab, const Thread& thread) const {
         if (!own.before && !cell_.wants(edge_.source) && !cell_.wants_parameters()) return;
-        const bool depthwise = own.stage.kind == Stage::Kind::depthwise;
-        const T* planes = depthwise && cell_.wants_parameters() ? input_planes(own, n, thread) : nullptr;
-        if (depthwise) thread.clear_margins(cell_.sizes[edge_.target]);
-        cell_.each_band(edge_, [&](Rows rows) { band_back(own, n, rows, planes, thread); });
-        for (int b = 0; depthwise && b < cell_.blocks(own.stage.in_channels); ++b)
-            depthwise_back(own, b, n, planes, thread);
+        const bool weights = own.stage.kind == Stage::Kind::depthwise && cell_.wants_parameters();
+        const T* planes = weights ? input_planes(own, slab, thread) : nullptr;
+        const Rows all = cell_.rows(edge_.target, slab);
+        cell_.each_band(edge_, all, [&](Rows rows) { band_back(own, slab, rows, planes, thread); });
+        for (int b = 0; weights && b < cell_.blocks(own.stage.in_channels); ++b)
+            k_.depthwise_weight_grad(cell_.convolution(edge_, own.stage),
+                                     planes + b * cell_.padded_plane_size(input_state(own.stage)),
+                                     dd_planes(slab, thread) + b * cell_.padded_plane_size(edge_.target), all,
+                                     own.depthwise_grad + thread.number * sums_stride_ + taps(own.stage, b));
     }
 
-    // Through batch norm and 1×1 convolution, for some rows: to dd, and further where no depthwise convolution follows.
-    void band_back(const StageScratch& own, int n, Rows rows, const T* planes, Thread& thread) const {
+    // To dd, for some rows, and further where no depthwise convolution follows.
+    void band_back(const StageScratch& own, const Slab& slab, Rows rows, const T* planes, const Thread& thread) const {
         const Stage& stage = own.stage;
-        const std::ptrdiff_t at = n * image_, pixels = cell_.pixels(edge_, rows);
+        const int n = slab.image;
+        const std::ptrdiff_t at = n * image_, pixels = cell_.pixels(edge_.target, rows);
         const Blocks<T> du = cell_.band(edge_, rows, cell_.blocks(stage.out_channels), thread.du);
         const Blocks<T> u = cell_.whole(edge_, rows, du.count, own.output + at);
         const Blocks<T> g = cell_.whole(edge_, rows, du.count, own.last ? target_grad(n) : own.grad + at);
@@ -206,8 +226,9 @@ class EdgeBackward {
         if (!depthwise && !cell_.wants(edge_.source)) return;
         const int in_blocks = cell_.blocks(stage.in_channels), channels = stage.out_channels / stage.gathers();
         const int width = cell_.sizes[edge_.target].w, padded = width + 2 * cell_.graph.pad;
-        const Blocks<T> dd =
-            depthwise ? padded_rows(stage, rows, thread.dd) : cell_.band(edge_, rows, in_blocks, thread.dd);
+        // Where no depthwise convolution follows, in place of what was gathered, which the weights no longer need.
+        const Blocks<T> dd = depthwise ? padded_rows(stage, rows, dd_planes(slab, thread))
+                                       : cell_.band(edge_, rows, in_blocks, thread.gathered);
         const Area area = depthwise ? Area{rows.count(), width, std::ptrdiff_t(padded) * lanes_} : Area{1, pixels, 0};
         for (int i = 0; i < stage.gathers(); ++i) {
             k_.pointwise(du, i * channels, (i + 1) * channels,
@@ -215,7 +236,6 @@ class EdgeBackward {
                          nullptr);
             if (!depthwise) rectifier_back(stage, i, n, rows, dd);
         }
-        if (!depthwise) thread.margins = {};
     }
 
     void pointwise_weight_back(const StageScratch& own, int n, Rows rows, const T* planes, const Blocks<T>& du,
@@ -226,52 +246,58 @@ class EdgeBackward {
         if (!own.last) cell_.gather(edge_, stage, source_image(n), planes, own.depthwise, rows, d);
         for (int i = 0; i < stage.gathers(); ++i)
             k_.pointwise_weight_grad(
-                du, {d[i * in_blocks], in_blocks, d.stride}, cell_.pixels(edge_, rows),
+                du, {d[i * in_blocks], in_blocks, d.stride}, cell_.pixels(edge_.target, rows),
                 own.pointwise_grad + thread.number * sums_stride_ + i * cell_.pointwise_grad_size(stage) / 2);
     }
 
     Blocks<T> padded_rows(const Stage& stage, Rows rows, T* planes) const {
-        const int pad = cell_.graph.pad;
-        const std::ptrdiff_t first = std::ptrdiff_t(rows.first) * (cell_.sizes[edge_.target].w + 2 * pad) + pad;
-        return {planes + first * lanes_, cell_.blocks(stage.in_channels), cell_.padded_plane_size(edge_.target)};
+        return {planes + cell_.padded_offset(edge_.target, rows) + cell_.graph.pad * lanes_,
+                cell_.blocks(stage.in_channels), cell_.padded_plane_size(edge_.target)};
+    }
+    T* dd_planes(const Slab& slab, const Thread& thread) const {
+        return cell_.gathered_grad.at(slab, cell_.slabs, thread.number);
+    }
+    // The state whose size a stage's input has.
+    int input_state(const Stage& stage) const { return stage.stride == 1 ? edge_.target : edge_.source; }
+    // Where block b of a stage's packed depthwise weight starts.
+    std::ptrdiff_t taps(const Stage& stage, int b) const {
+        return std::ptrdiff_t(b) * stage.kernel * stage.kernel * lanes_;
     }
 
     // To the source, for some rows of the gradient of a stage that has no depthwise convolution.
     void rectifier_back(const Stage& stage, int half, int n, Rows rows, const Blocks<T>& dd) const {
-        const std::ptrdiff_t plane = cell_.plane_size(edge_.source), at = cell_.offset(edge_, rows);
+        const std::ptrdiff_t plane = cell_.plane_size(edge_.source), at = cell_.offset(edge_.target, rows);
         for (int b = 0; b < dd.count; ++b) {
             const T* x = source_image(n) + b * plane;
             T* to = cell_.grad(edge_.source, n) + b * plane;
             if (stage.kind == Stage::Kind::pointwise)
-                k_.relu_grad(dd[b], x + at, cell_.pixels(edge_, rows), to + at);
+                k_.relu_grad(dd[b], x + at, cell_.pixels(edge_.target, rows), to + at);
             else
                 k_.relu_subsample_grad(dd[b], x, cell_.sizes[edge_.source], half, rows, cell_.sizes[edge_.target].w,
                                        to);
         }
     }
 
-    // From dd to the gradient of block b of the stage's input, and of its depthwise weight.
-    void depthwise_back(const StageScratch& own, int b, int n, const T* planes, const Thread& thread) const {
-        const Stage& stage = own.stage;
-        const Depthwise conv = cell_.convolution(edge_, stage);
-        const std::ptrdiff_t taps = std::ptrdiff_t(b) * stage.kernel * stage.kernel * lanes_;
-        const T* dd = thread.dd + b * cell_.padded_plane_size(edge_.target);
-        const int input = stage.stride == 1 ? edge_.target : edge_.source;
-        if (cell_.wants_parameters())
-            k_.depthwise_weight_grad(conv, planes + b * cell_.padded_plane_size(input), dd,
-                                     own.depthwise_grad + thread.number * sums_stride_ + taps);
-        if (const StageScratch* before = own.before) {
-            const NormState<T>& norm = before->norm;
-            const std::ptrdiff_t at = n * image_ + b * plane_;
-            double* sums = before->partial.at(n, b);
-            std::fill_n(sums, 2 * lanes_, 0.0);
-            const int c = b * lanes_;
-            k_.depthwise_grad_norm(conv, dd, own.depthwise_back + taps, before->output + at, norm.mean + c,
-                                   norm.scale + c, norm.shift + c, before->grad + at, sums);
-        } else if (cell_.wants(edge_.source)) {
-            const std::ptrdiff_t plane = b * cell_.plane_size(edge_.source);
-            k_.depthwise_grad_relu(conv, dd, own.depthwise_back + taps, source_image(n) + plane,
-                                   cell_.grad(edge_.source, n) + plane);
+    // From dd to the gradient of a stage's input, for one slab of that.
+    void depthwise_back(const StageScratch& own, const Slab& slab, const Thread& thread) const {
+        const Depthwise conv = cell_.convolution(edge_, own.stage);
+        const Rows rows = cell_.rows(input_state(own.stage), slab);
+        for (int b = 0; b < cell_.blocks(own.stage.in_channels); ++b) {
+            const T* dd = dd_planes(slab, thread) + b * cell_.padded_plane_size(edge_.target);
+            const T* weight = own.depthwise_back + taps(own.stage, b);
+            if (const StageScratch* before = own.before) {
+                const NormState<T>& norm = before->norm;
+                const std::ptrdiff_t at = slab.image * image_ + b * plane_;
+                double* sums = before->partial.at(slab.index, b);
+                std::fill_n(sums, 2 * lanes_, 0.0);
+                const int c = b * lanes_;
+                k_.depthwise_grad_norm(conv, dd, weight, before->output + at, norm.mean + c, norm.scale + c,
+                                       norm.shift + c, rows, before->grad + at, sums);
+            } else if (cell_.wants(edge_.source)) {
+                const std::ptrdiff_t plane = b * cell_.plane_size(edge_.source);
+                k_.depthwise_grad_relu(conv, dd, weight, source_image(slab.image) + plane, rows,
+                                       cell_.grad(edge_.source, slab.image) + plane);
+            }
         }
     }
 

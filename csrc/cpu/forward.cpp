@@ -22,10 +22,16 @@ struct StageScratch {
     NormState<T> norm;
 };
 
+// A stage of a candidate, or after the last the sum; candidates without stages are the last chain, of one step.
+struct Step {
+    Wait wait;
+    int chain, index;
+};
+
 template <class T>
 class Forward : Cell<T> {
     using Base = Cell<T>;
-    using Base::call, Base::each_image, Base::graph, Base::images, Base::k, Base::lanes, Base::sizes;
+    using Base::call, Base::each_slab, Base::graph, Base::images, Base::k, Base::lanes, Base::sizes;
     using Base::image_size, Base::plane_size, Base::state_size;
 
   public:
@@ -36,12 +42,16 @@ class Forward : Cell<T> {
         started_.assign(states_.size(), false);
         for (int state = 0; state < int(states_.size()); ++state) {
             if (graph.is_input(state))
-                each_image([&](int n, int) { this->load_image(call.inputs[state], 0, state, n, image(state, n)); });
+                each_slab([&](const Slab& slab, int) {
+                    this->load_slab(call.inputs[state], 0, state, slab, image(state, slab.image));
+                });
             run_source(state);
         }
         int first_channel = 0;
         for (int state : graph.outputs) {
-            each_image([&](int n, int) { this->store_image(image(state, n), state, n, call.out, first_channel); });
+            each_slab([&](const Slab& slab, int) {
+                this->store_slab(image(state, slab.image), state, slab, call.out, first_channel);
+            });
             first_channel += graph.channels[state];
         }
     }
@@ -68,16 +78,16 @@ class Forward : Cell<T> {
             pooled_.layout(*this, source, images, arena);
             rectified_.layout(*this, source, images, arena);
         });
-        each_image([&](int n, int thread) {
-            pooled_.compute(*this, source, n, image(source, n), true, threads_[thread].pool);
-            rectified_.compute(*this, source, n, image(source, n));
+        each_slab([&](const Slab& slab, int thread) {
+            pooled_.compute(*this, source, slab, image(source, slab.image), true, threads_[thread].pool);
+            rectified_.compute(*this, source, slab, image(source, slab.image));
         });
         for (const Edge* edge : graph.leaving(source)) run_edge(*edge);
     }
 
     void run_edge(const Edge& edge) {
         const Scratch scratch([&](Arena& arena) { layout_edge(edge, arena); });
-        const std::vector<Step> stages = all_stages(edge);
+        const std::vector<Place> stages = all_stages(edge);
         parallel_for(call.threads, int(stages.size()), [&](int i, int) {
             const auto [c, s] = stages[i];
             this->pack(edge.candidates[c].stages[s], stages_[c][s].pointwise, stages_[c][s].depthwise);
@@ -85,13 +95,14 @@ class Forward : Cell<T> {
         set_plain_norms(edge);
         std::vector<int> waiting;  // candidates to be added to y
         const auto add = [&](bool plain) {
-            each_image([&](int n, int) { add_terms(edge, waiting, plain, n, started_[edge.target]); });
+            each_slab([&](const Slab& slab, int) { add_terms(edge, waiting, plain, slab, started_[edge.target]); });
             started_[edge.target] = true;
             waiting.clear();
         };
         for (const auto [c, s] : stages) {
             if (waiting.size() == kAddedAtOnce) add(false);
-            each_image([&, c = c, s = s](int n, int thread) { run_stage(edge, c, s, n, threads_[thread]); });
+            each_slab(
+                [&, c = c, s = s](const Slab& slab, int thread) { run_stage(edge, c, s, slab, threads_[thread]); });
             stage_statistics(edge, edge.candidates[c], s, stages_[c][s]);
             if (s + 1 == int(stages_[c].size())) waiting.push_back(c);
         }
@@ -117,44 +128,41 @@ class Forward : Cell<T> {
                                               : inner_outputs.at(after - 1, size, arena);
                 scratch.pointwise = arena.take<T>(this->packed_size(stage));
                 scratch.depthwise = arena.take<T>(this->packed_depthwise_size(stage));
-                scratch.partial.layout(arena, images, this->blocks(stage.out_channels), lanes);
+                scratch.partial.layout(arena, images * this->slabs, this->blocks(stage.out_channels), lanes);
                 scratch.norm.layout(arena, padded);
                 stages_[c].push_back(scratch);
             }
         }
     }
 
-    // One stage of a candidate, for one image.
-    void run_stage(const Edge& edge, int c, int s, int n, const ThreadScratch<T>& thread) {
+    // One stage of a candidate, for one slab.
+    void run_stage(const Edge& edge, int c, int s, const Slab& slab, const ThreadScratch<T>& thread) {
         const Stage& stage = edge.candidates[c].stages[s];
         const StageScratch<T>& own = stages_[c][s];
-        const std::ptrdiff_t at = n * image_size(edge.target);
-        const T* planes = s == 0 ? rectified_.image(n) : thread.planes;
-        if (s > 0) this->pad_normed(edge, stage, stages_[c][s - 1].output + at, stages_[c][s - 1].norm, thread.planes);
+        const std::ptrdiff_t at = slab.image * image_size(edge.target);
+        const Rows all = this->rows(edge.target, slab);
+        const T* planes = s == 0 ? rectified_.image(slab.image) : thread.planes;
+        if (s > 0)
+            this->pad_normed(edge, stage, all, stages_[c][s - 1].output + at, stages_[c][s - 1].norm, thread.planes);
         double moments[2 * kMostLanes];
-        this->each_band(edge, [&](Rows rows) {
+        this->each_band(edge, all, [&](Rows rows) {
             const Blocks<T> d =
                 this->band(edge, rows, stage.gathers() * this->blocks(stage.in_channels), thread.gathered);
-            this->gather(edge, stage, image(edge.source, n), planes, own.depthwise, rows, d);
+            this->gather(edge, stage, image(edge.source, slab.image), planes, own.depthwise, rows, d);
             this->multiply(edge, stage, rows, d, own.pointwise, thread.product, own.output + at);
             const Blocks<T> u = this->whole(edge, rows, own.partial.blocks, own.output + at);
-            const std::ptrdiff_t seen = this->offset(edge, rows) / lanes, more = this->pixels(edge, rows);
+            const double seen = this->pixels(edge.target, {all.first, rows.first});
+            const std::ptrdiff_t more = this->pixels(edge.target, rows);
             for (int b = 0; stage.norm.batch() && b < u.count; ++b) {
                 k.moments(u[b], more, moments);
-                own.partial.merge(n, b, double(seen), double(more), moments);
+                own.partial.merge(slab.index, b, seen, double(more), moments);
             }
         });
     }
 
-    void statistics(const Edge& edge, const Norm& norm, const Partial<T>& partial) {
-        if (norm.batch())
-            batch_statistics(partial, images, double(sizes[edge.target].pixels()), norm.channels,
-                             call.statistics + norm.statistics, call.statistics + norm.statistics + graph.statistics);
-    }
-
     void stage_statistics(const Edge& edge, const Candidate& candidate, std::size_t s, StageScratch<T>& own) {
         const Norm& norm = candidate.stages[s].norm;
-        statistics(edge, norm, own.partial);
+        this->statistics(edge.target, norm, own.partial);
         this->norm_state(norm, s + 1 == candidate.stages.size() ? call.weight(candidate) : 1.0, own.norm);
     }
 
@@ -165,16 +173,18 @@ class Forward : Cell<T> {
             if (candidate.identity)
                 plain_norms_[c].set_identity(call.weight(candidate), this->padded(graph.channels[edge.target]));
             if (candidate.pool == Pool::none) continue;
-            statistics(edge, candidate.pool_norm, pooled_.of(edge.stride, candidate.pool).partial);
+            this->statistics(edge.target, candidate.pool_norm, pooled_.of(edge.stride, candidate.pool).partial);
             this->norm_state(candidate.pool_norm, call.weight(candidate), plain_norms_[c]);
         }
     }
 
-    // y = or += Σ α·o(x) over the given candidates and, with `plain`, those without stages, for one image.
-    void add_terms(const Edge& edge, const std::vector<int>& chains, bool plain, int n, bool add) {
+    // y = or += Σ α·o(x) over the given candidates and, with `plain`, those without stages, for one slab.
+    void add_terms(const Edge& edge, const std::vector<int>& chains, bool plain, const Slab& slab, bool add) {
+        const Rows rows = this->rows(edge.target, slab);
+        const std::ptrdiff_t at = slab.image * image_size(edge.target) + this->offset(edge.target, rows);
         std::vector<Term<T>> terms;
         const auto term = [&](const T* u, const NormState<T>& norm) {
-            terms.push_back({u + n * image_size(edge.target), norm.mean, norm.scale, norm.shift});
+            terms.push_back({u + at, norm.mean, norm.scale, norm.shift});
         };
         for (int c : chains) term(stages_[c].back().output, stages_[c].back().norm);
         for (std::size_t c = 0; plain && c < edge.candidates.size(); ++c) {
@@ -184,8 +194,8 @@ class Forward : Cell<T> {
         }
         if (terms.empty() && add) return;
         for (int b = 0; b < this->blocks(graph.channels[edge.target]); ++b) {
-            k.accumulate(terms.data(), int(terms.size()), sizes[edge.target].pixels(), add,
-                         image(edge.target, n) + b * plane_size(edge.target));
+            k.accumulate(terms.data(), int(terms.size()), this->pixels(edge.target, rows), add,
+                         states_[edge.target] + at + b * plane_size(edge.target));
             for (Term<T>& t : terms)
                 t = {t.x + plane_size(edge.target), t.mean + lanes, t.scale + lanes, t.shift + lanes};
         }
@@ -204,7 +214,8 @@ class Forward : Cell<T> {
 
 template <class T>
 void forward(const Graph& graph, const Call<T>& call) {
-    if (call.memory == Memory::none && graph.statistics == 0) return inference(graph, call);
+    if (call.memory == Memory::none && graph.statistics == 0 && Cell<T>(graph, call).slabs == 1)
+        return inference(graph, call);
     Forward<T>(graph, call).run();
 }
 

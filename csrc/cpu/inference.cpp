@@ -1,6 +1,7 @@
-// Forward of a cell whose norms all use running statistics, with nothing to save. No image waits for another, so each
-// goes through the whole cell at once, in scratch of its thread. Batch norm is no pass of its own: the rectifier before
-// the next stage, or the sum y += α·o(x), applies it to what the 1×1 convolution has just left in the cache.
+// Forward of a cell whose norms all use running statistics, with nothing to save, when images by themselves occupy the
+// threads. No image waits for another, so each goes through the whole cell at once, in scratch of its thread. Batch
+// norm is no pass of its own: the rectifier before the next stage, or the sum y += α·o(x), applies it to what the 1×1
+// convolution has just left in the cache.
 #include "source.h"
 
 namespace fastnas {
@@ -86,12 +87,12 @@ class Inference : Cell<T> {
     void run_image(int n, Thread& thread) const {
         thread.started.assign(sizes.size(), false);
         for (int state = 0; state < int(sizes.size()); ++state) {
-            if (graph.is_input(state)) this->load_image(call.inputs[state], 0, state, n, thread.states[state]);
+            if (graph.is_input(state)) this->load_slab(call.inputs[state], 0, state, {n, 0, n}, thread.states[state]);
             run_source(state, thread);
         }
         int first_channel = 0;
         for (int state : graph.outputs) {
-            this->store_image(thread.states[state], state, n, call.out, first_channel);
+            this->store_slab(thread.states[state], state, {n, 0, n}, call.out, first_channel);
             first_channel += graph.channels[state];
         }
     }
@@ -104,8 +105,8 @@ class Inference : Cell<T> {
             rectified.layout(*this, source, 1, arena);
         });
         const T* x = thread.states[source];
-        pooled.compute(*this, source, 0, x, false, thread.pool);
-        rectified.compute(*this, source, 0, x);
+        pooled.compute(*this, source, {}, x, false, thread.pool);
+        rectified.compute(*this, source, {}, x);
         for (std::size_t e = 0; e < graph.edges.size(); ++e) {
             const Edge& edge = graph.edges[e];
             for (std::size_t c = 0; edge.source == source && c < edge.candidates.size(); ++c)
@@ -122,8 +123,8 @@ class Inference : Cell<T> {
             const Stage& stage = candidate.stages[s];
             const T* planes = s == 0 ? rectified.image(0) : thread.planes;
             T* u = thread.outputs[s % 2];
-            if (s > 0) this->pad_normed(edge, stage, thread.outputs[(s - 1) % 2], own.norms[s - 1], thread.planes);
-            this->each_band(edge, [&](Rows rows) {
+            if (s > 0) this->pad_normed(edge, stage, all, thread.outputs[(s - 1) % 2], own.norms[s - 1], thread.planes);
+            this->each_band(edge, all, [&](Rows rows) {
                 const Blocks<T> d =
                     this->band(edge, rows, stage.gathers() * blocks(stage.in_channels), thread.gathered);
                 this->gather(edge, stage, thread.states[edge.source], planes, own.depthwise[s], rows, d);
@@ -142,7 +143,7 @@ class Inference : Cell<T> {
 
     // y = or += the normed rows of u.
     void add_rows(const Edge& edge, Rows rows, const T* u, const NormState<T>& norm, bool add, Thread& thread) const {
-        const std::ptrdiff_t count = this->pixels(edge, rows);
+        const std::ptrdiff_t count = this->pixels(edge.target, rows);
         const Blocks<const T> from = this->whole(edge, rows, blocks(graph.channels[edge.target]), u);
         const Blocks<T> to = this->whole(edge, rows, from.count, thread.states[edge.target]);
         for (int b = 0; b < from.count; ++b) {

@@ -24,6 +24,12 @@ struct Rows {
     FASTNAS_ALWAYS_INLINE int count() const { return last - first; }
 };
 
+// The rows of a 3×3 pool's result, `height` in all, whose windows hold any of these rows of its source.
+FASTNAS_ALWAYS_INLINE inline Rows windows_of(Rows rows, int stride, int height) {
+    const int first = rows.first > 1 ? (rows.first + stride - 2) / stride : 0, last = rows.last / stride + 1;
+    return {first, last < height ? last : height};
+}
+
 // Blocks of channels, `stride` elements apart.
 template <class T>
 struct Blocks {
@@ -80,15 +86,15 @@ struct Kernels {
 
     // out[p] = Σ weight[tap]·plane[p·stride + offset(tap)] for the given rows of the result, weight (K·K, L).
     void (*depthwise)(const Depthwise& conv, const T* plane, const T* weight, Rows rows, T* out);
-    // grad += x <= 0 ? 0 : v, where v is the transposed convolution of the padded plane g, with weights as
-    // pack_depthwise_grad orders them.
-    void (*depthwise_grad_relu)(const Depthwise& conv, const T* g, const T* weight, const T* x, T* grad);
-    // grad = xn <= 0 ? 0 : v, where xn = (z - mean)·scale + shift; adds Σ grad, Σ grad·(z - mean) to sums (2, L).
-    // Stride 1.
+    // grad += x <= 0 ? 0 : v for the given rows of x, where v is the transposed convolution of the padded plane g, with
+    // weights as pack_depthwise orders them. Here and below planes are whole.
+    void (*depthwise_grad_relu)(const Depthwise& conv, const T* g, const T* weight, const T* x, Rows rows, T* grad);
+    // grad = xn <= 0 ? 0 : v for the given rows, where xn = (z - mean)·scale + shift; adds Σ grad, Σ grad·(z - mean) to
+    // sums (2, L). Stride 1.
     void (*depthwise_grad_norm)(const Depthwise& conv, const T* g, const T* weight, const T* z, const T* mean,
-                                const T* scale, const T* shift, T* grad, double* sums);
-    // acc[tap] += Σ_p g[p]·plane[p·stride + offset(tap)], both planes padded.
-    void (*depthwise_weight_grad)(const Depthwise& conv, const T* plane, const T* g, T* acc);
+                                const T* scale, const T* shift, Rows rows, T* grad, double* sums);
+    // acc[tap] += Σ_p g[p]·plane[p·stride + offset(tap)] over the given rows of g, both planes padded.
+    void (*depthwise_weight_grad)(const Depthwise& conv, const T* plane, const T* g, Rows rows, T* acc);
 
     // out = W·in for all blocks of out and input channels [first, last), W as pack_pointwise orders it. With g, which
     // is like out, adds Σ g·(out - mean) to the first half of sums (blocks, 2, L); mean is (blocks, L).
@@ -99,13 +105,14 @@ struct Kernels {
     // out = channel < split ? a : b, for all blocks.
     void (*blend)(const Blocks<const T>& a, const Blocks<const T>& b, int split, Count pixels, const Blocks<T>& out);
 
-    // 3×3 pools with padding 1; the mean is over the pixels that exist. Their derivatives are added to grad; ties of
-    // the maximum go to the first in scan order. Scratch is one plane of out_size, for max_pool three rows of it, for
-    // max_pool_grad both and three rows more.
-    void (*max_pool)(const T* x, Size in, int stride, Size out_size, T* scratch, T* out);
-    void (*avg_pool)(const T* x, Size in, int stride, Size out_size, T* out);
-    void (*max_pool_grad)(const T* g, const T* x, Size in, int stride, Size out_size, T* scratch, T* grad);
-    void (*avg_pool_grad)(const T* g, Size in, int stride, Size out_size, T* scratch, T* grad);
+    // 3×3 pools with padding 1, the given rows of the result; the mean is over the pixels that exist. Their derivatives
+    // are added to the given rows of grad and read g in those of windows_of; ties of the maximum go to the first in
+    // scan order. Scratch is one plane of out_size, for max_pool three rows of it, for max_pool_grad both and three
+    // rows more.
+    void (*max_pool)(const T* x, Size in, int stride, Size out_size, Rows rows, T* scratch, T* out);
+    void (*avg_pool)(const T* x, Size in, int stride, Size out_size, Rows rows, T* out);
+    void (*max_pool_grad)(const T* g, const T* x, Size in, int stride, Size out_size, Rows rows, T* scratch, T* grad);
+    void (*avg_pool_grad)(const T* g, Size in, int stride, Size out_size, Rows rows, T* scratch, T* grad);
 
     // Its mean and Σ(x - mean)², into moments (2, L).
     void (*moments)(const T* x, Count pixels, double* moments);

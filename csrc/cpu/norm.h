@@ -2,6 +2,7 @@
 // the scale and shift of the forward, the coefficients and parameter gradients of the backward.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 
@@ -10,41 +11,40 @@
 
 namespace fastnas {
 
-// What the images of a batch contribute to one norm, (N, blocks, 2, L): in forward their means and Σ(u - mean)², in
-// backward two sums. One more image has room for what they give together.
+// What the slabs of a batch (cell.h) contribute to one norm, (slabs, blocks, 2, L): in forward their means and
+// Σ(u - mean)², in backward two sums. One more has room for what they give together.
 template <class T>
 struct Partial {
     double* sums = nullptr;
-    int blocks = 0, lanes = 0;
+    int slabs = 0, blocks = 0, lanes = 0;
 
-    void layout(Arena& arena, int images, int blocks_, int lanes_) {
+    void layout(Arena& arena, int slabs_, int blocks_, int lanes_) {
+        slabs = slabs_;
         blocks = blocks_;
         lanes = lanes_;
-        sums = arena.take<double>(std::size_t(images + 1) * blocks * 2 * lanes);
+        sums = arena.take<double>(std::size_t(slabs + 1) * blocks * 2 * lanes);
     }
-    // Those of image n's block b.
-    double* at(int n, int b = 0) const { return sums + (std::ptrdiff_t(n) * blocks + b) * 2 * lanes; }
-    void clear(int n) const {
-        for (int i = 0; i < blocks * 2 * lanes; ++i) at(n)[i] = 0;
-    }
-    // Adds the moments of `more` pixels to those that `seen` pixels of an image left, by Chan's formula.
-    void merge(int n, int b, double seen, double more, const double* moments) const {
-        double* to = at(n, b);
+    // Those of slab i's block b.
+    double* at(int i, int b = 0) const { return sums + (std::ptrdiff_t(i) * blocks + b) * 2 * lanes; }
+    void clear(int i) const { std::fill_n(at(i), blocks * 2 * lanes, 0.0); }
+    // Adds the moments of `more` pixels to those that `seen` pixels of a slab left, by Chan's formula.
+    void merge(int i, int b, double seen, double more, const double* moments) const {
+        double* to = at(i, b);
         for (int l = 0; l < lanes; ++l) {
             const double delta = seen > 0 ? moments[l] - to[l] : 0, share = more / (seen + more);
             to[l] = seen > 0 ? to[l] + delta * share : moments[l];
             to[lanes + l] = (seen > 0 ? to[lanes + l] + delta * delta * seen * share : 0) + moments[lanes + l];
         }
     }
-    void add_up(int images) const {
-        clear(images);
-        double* to = at(images);
-        for (int n = 0; n < images; ++n)
-            for (int i = 0; i < blocks * 2 * lanes; ++i) to[i] += at(n)[i];
+    void add_up() const {
+        clear(slabs);
+        double* to = at(slabs);
+        for (int i = 0; i < slabs; ++i)
+            for (int j = 0; j < blocks * 2 * lanes; ++j) to[j] += at(i)[j];
     }
-    // Channel c of image n: its first or second number.
-    double first(int n, int c) const { return at(n, c / lanes)[c % lanes]; }
-    double second(int n, int c) const { return at(n, c / lanes)[lanes + c % lanes]; }
+    // Channel c of all together: its first or second number.
+    double first(int c) const { return at(slabs, c / lanes)[c % lanes]; }
+    double second(int c) const { return at(slabs, c / lanes)[lanes + c % lanes]; }
 };
 
 // A norm's constants while a cell is computed; each array has a value for every lane of its blocks.
@@ -75,24 +75,29 @@ struct NormState {
     }
 };
 
-// Mean and biased variance of the batch, by Chan's formula for merging the images' own.
-template <class T>
-void batch_statistics(const Partial<T>& partial, int images, double pixels, int channels, T* mean, T* variance) {
-    partial.add_up(images);
-    const int lanes = partial.lanes;
+// Mean and biased variance of a batch of `count` values, pixels(i) of them in slab i, by Chan's formula for merging the
+// slabs' own.
+template <class T, class Pixels>
+void batch_statistics(const Partial<T>& partial, double count, Pixels pixels, int channels, T* mean, T* variance) {
+    const int slabs = partial.slabs, lanes = partial.lanes;
+    partial.clear(slabs);
     for (int b = 0; b < partial.blocks; ++b) {
-        double *centre = partial.at(images, b), *squares = centre + lanes;
-        for (int l = 0; l < lanes; ++l) centre[l] /= images;
-        for (int n = 0; n < images; ++n) {
-            const double* means = partial.at(n, b);
-            for (int l = 0; l < lanes; ++l) squares[l] += pixels * (means[l] - centre[l]) * (means[l] - centre[l]);
+        double *centre = partial.at(slabs, b), *squares = centre + lanes;
+        for (int i = 0; i < slabs; ++i) {
+            const double *means = partial.at(i, b), weight = pixels(i) * slabs / count;
+            for (int l = 0; l < lanes; ++l) centre[l] += weight * means[l], squares[l] += means[lanes + l];
+        }
+        for (int l = 0; l < lanes; ++l) centre[l] /= slabs;
+        for (int i = 0; i < slabs; ++i) {
+            const double *means = partial.at(i, b), weight = pixels(i);
+            for (int l = 0; l < lanes; ++l) squares[l] += weight * (means[l] - centre[l]) * (means[l] - centre[l]);
         }
     }
     for (int c = 0; c < channels; ++c) {
-        const double squares = partial.second(images, c);
-        mean[c] = T(partial.first(images, c));
+        const double squares = partial.second(c);
+        mean[c] = T(partial.first(c));
         // Rounding may leave a constant channel slightly below zero; NaN stays NaN.
-        variance[c] = T(squares < 0 ? 0 : squares / (images * pixels));
+        variance[c] = T(squares < 0 ? 0 : squares / count);
     }
 }
 

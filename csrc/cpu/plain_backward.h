@@ -41,19 +41,19 @@ class PlainBackward {
                 cell_.norm_state(member.candidate.pool_norm, 1, member.own.norm);
     }
 
-    // Σ g·(u - mean) of each, for one image.
-    void products(int n) const {
+    // Σ g·(u - mean) of each, for one slab.
+    void products(const Slab& slab) const {
         for (const Member& member : members_) {
             const auto& [edge, candidate, own] = member;
             if (candidate.identity && !cell_.to.alpha) continue;
-            const T* u = candidate.identity
-                             ? cell_.source_image(source_, n)
-                             : cell_.pooled.of(edge.stride, candidate.pool).values + n * cell_.image_size(edge.target);
-            const std::ptrdiff_t plane = cell_.plane_size(edge.target);
-            own.partial.clear(n);
-            for (int b = 0; b < own.partial.blocks; ++b)
-                cell_.k.product(cell_.grad(edge.target, n) + b * plane, u + b * plane, own.norm.mean + b * cell_.lanes,
-                                cell_.sizes[edge.target].pixels(), own.partial.at(n, b));
+            const T* u = candidate.identity ? cell_.x : cell_.pooled.of(edge.stride, candidate.pool).values;
+            const Rows rows = cell_.rows(edge.target, slab);
+            own.partial.clear(slab.index);
+            for (int b = 0; b < own.partial.blocks; ++b) {
+                const std::ptrdiff_t at = this->at(edge.target, slab, b, rows);
+                cell_.k.product(cell_.grads[edge.target] + at, u + at, own.norm.mean + b * cell_.lanes,
+                                cell_.pixels(edge.target, rows), own.partial.at(slab.index, b));
+            }
         }
     }
 
@@ -61,12 +61,11 @@ class PlainBackward {
     void coefficients() {
         for (Member& member : members_) {
             const auto& [edge, candidate, own] = member;
-            if (!candidate.identity || cell_.to.alpha) own.partial.add_up(cell_.images);
+            if (!candidate.identity || cell_.to.alpha) own.partial.add_up();
             if (!candidate.identity)
                 cell_.last_norm_gradients(candidate, candidate.pool_norm, own, edge.target);
             else if (cell_.to.alpha && candidate.alpha >= 0)
-                for (int c = 0; c < channels(); ++c)
-                    cell_.alpha_grad[candidate.alpha] += own.partial.first(cell_.images, c);
+                for (int c = 0; c < channels(); ++c) cell_.alpha_grad[candidate.alpha] += own.partial.first(c);
         }
         for (PoolSum& sum : sums_) {
             sum.mean = nullptr;
@@ -84,19 +83,20 @@ class PlainBackward {
         }
     }
 
-    // To the gradient of the source, for one image.
-    void back(int n, const Thread& thread) const {
+    // To the gradient of the source, for one slab.
+    void back(const Slab& slab, const Thread& thread) const {
+        const Rows rows = cell_.rows(source_, slab);
         for (int b = 0; b < cell_.blocks(channels()); ++b) {
-            T* to = cell_.grad(source_, n) + b * cell_.plane_size(source_);
-            const T* x = cell_.source_image(source_, n) + b * cell_.plane_size(source_);
-            identities_back(n, b, to);
+            T* to = cell_.grad(source_, slab.image) + b * cell_.plane_size(source_);
+            const T* x = cell_.source_image(source_, slab.image) + b * cell_.plane_size(source_);
+            identities_back(slab, b, rows);
             for (const PoolSum& sum : sums_) {
-                pool_gradient(sum, n, b, thread.pool_grad);
                 const Size in = cell_.sizes[source_], out = cell_.sizes[sum.target];
+                pool_gradient(sum, slab, b, windows_of(rows, sum.stride, out.h), thread.pool_grad);
                 if (sum.pool == Pool::max)
-                    cell_.k.max_pool_grad(thread.pool_grad, x, in, sum.stride, out, thread.pool, to);
+                    cell_.k.max_pool_grad(thread.pool_grad, x, in, sum.stride, out, rows, thread.pool, to);
                 else
-                    cell_.k.avg_pool_grad(thread.pool_grad, in, sum.stride, out, thread.pool, to);
+                    cell_.k.avg_pool_grad(thread.pool_grad, in, sum.stride, out, rows, thread.pool, to);
             }
         }
     }
@@ -121,28 +121,36 @@ class PlainBackward {
 
     int channels() const { return cell_.graph.channels[source_]; }
 
-    Term<T> gradient_term(const Member& member, int n, int b, const T* scale) const {
-        const int c = b * cell_.lanes;
-        const T* g = cell_.grad(member.edge.target, n) + b * cell_.plane_size(member.edge.target);
-        return {g, zeros_ + c, scale + c, zeros_ + c};
+    // Where rows of block b of the slab's image start in a state.
+    std::ptrdiff_t at(int state, const Slab& slab, int b, Rows rows) const {
+        return slab.image * cell_.image_size(state) + b * cell_.plane_size(state) + cell_.offset(state, rows);
     }
 
-    void identities_back(int n, int b, T* to) const {
-        std::vector<Term<T>> terms;
-        for (const Member& member : members_)
-            if (member.candidate.identity) terms.push_back(gradient_term(member, n, b, member.own.norm.scale));
-        cell_.k.accumulate(terms.data(), int(terms.size()), cell_.sizes[source_].pixels(), true, to);
+    Term<T> gradient_term(const Member& member, std::ptrdiff_t at, int b, const T* scale) const {
+        const int c = b * cell_.lanes;
+        return {cell_.grads[member.edge.target] + at, zeros_ + c, scale + c, zeros_ + c};
     }
 
-    void pool_gradient(const PoolSum& sum, int n, int b, T* to) const {
+    void identities_back(const Slab& slab, int b, Rows rows) const {
+        const std::ptrdiff_t at = this->at(source_, slab, b, rows);
         std::vector<Term<T>> terms;
         for (const Member& member : members_)
-            if (sum.has(member)) terms.push_back(gradient_term(member, n, b, member.own.norm_grad.a));
+            if (member.candidate.identity) terms.push_back(gradient_term(member, at, b, member.own.norm.scale));
+        cell_.k.accumulate(terms.data(), int(terms.size()), cell_.pixels(source_, rows), true,
+                           cell_.grads[source_] + at);
+    }
+
+    // The given rows of it, into a plane.
+    void pool_gradient(const PoolSum& sum, const Slab& slab, int b, Rows rows, T* plane) const {
+        const std::ptrdiff_t at = this->at(sum.target, slab, b, rows);
+        std::vector<Term<T>> terms;
+        for (const Member& member : members_)
+            if (sum.has(member)) terms.push_back(gradient_term(member, at, b, member.own.norm_grad.a));
         const int c = b * cell_.lanes;
-        const T* u = cell_.pooled.of(sum.stride, sum.pool).values + n * cell_.image_size(sum.target) +
-                     b * cell_.plane_size(sum.target);
+        const T* u = cell_.pooled.of(sum.stride, sum.pool).values + at;
         if (sum.mean) terms.push_back({u, sum.mean + c, sum.norm_grad.b + c, sum.norm_grad.c + c});
-        cell_.k.accumulate(terms.data(), int(terms.size()), cell_.sizes[sum.target].pixels(), false, to);
+        cell_.k.accumulate(terms.data(), int(terms.size()), cell_.pixels(sum.target, rows), false,
+                           plane + cell_.offset(sum.target, rows));
     }
 
     Backward<T>& cell_;

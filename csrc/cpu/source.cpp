@@ -9,24 +9,29 @@ void PooledSource<T>::layout(const Cell<T>& cell, int source, int images, Arena&
             if (const Edge* edge = cell.graph.leaving(source, stride, pool)) {
                 Pooled<T>& pooled = of(stride, pool);
                 pooled.values = arena.take<T>(images * cell.image_size(edge->target));
-                pooled.partial.layout(arena, images, cell.blocks(cell.graph.channels[source]), cell.lanes);
+                pooled.partial.layout(arena, images * cell.slabs, cell.blocks(cell.graph.channels[source]), cell.lanes);
             }
 }
 
 template <class T>
-void PooledSource<T>::compute(const Cell<T>& cell, int source, int n, const T* x, bool moments, T* scratch) {
+void PooledSource<T>::compute(const Cell<T>& cell, int source, const Slab& slab, const T* x, bool moments, T* scratch) {
     for (int stride : {1, 2})
         for (auto pool : {Candidate::Pool::max, Candidate::Pool::avg})
             if (const Edge* edge = cell.graph.leaving(source, stride, pool)) {
                 Pooled<T>& pooled = of(stride, pool);
                 const Size in = cell.sizes[source], out = cell.sizes[edge->target];
+                const Rows rows = cell.rows(edge->target, slab);
                 for (int b = 0; b < pooled.partial.blocks; ++b) {
-                    T* to = pooled.values + n * cell.image_size(edge->target) + b * cell.plane_size(edge->target);
+                    const T* from = x + b * cell.plane_size(source);
+                    T* to =
+                        pooled.values + slab.image * cell.image_size(edge->target) + b * cell.plane_size(edge->target);
                     if (pool == Candidate::Pool::max)
-                        cell.k.max_pool(x + b * cell.plane_size(source), in, stride, out, scratch, to);
+                        cell.k.max_pool(from, in, stride, out, rows, scratch, to);
                     else
-                        cell.k.avg_pool(x + b * cell.plane_size(source), in, stride, out, to);
-                    if (moments) cell.k.moments(to, out.pixels(), pooled.partial.at(n, b));
+                        cell.k.avg_pool(from, in, stride, out, rows, to);
+                    if (moments)
+                        cell.k.moments(to + cell.offset(edge->target, rows), cell.pixels(edge->target, rows),
+                                       pooled.partial.at(slab.index, b));
                 }
             }
 }
@@ -42,10 +47,13 @@ void RectifiedSource<T>::layout(const Cell<T>& cell, int source, int images, Are
 }
 
 template <class T>
-void RectifiedSource<T>::compute(const Cell<T>& cell, int source, int n, const T* x) const {
+void RectifiedSource<T>::compute(const Cell<T>& cell, int source, const Slab& slab, const T* x) const {
+    const Rows rows = cell.rows(source, slab);
+    const Size size{rows.count(), cell.sizes[source].w};
+    const std::ptrdiff_t at = slab.image * image_size + cell.padded_offset(source, rows);
     for (int b = 0; planes && b < cell.blocks(cell.graph.channels[source]); ++b)
-        cell.k.relu_pad(x + b * cell.plane_size(source), cell.sizes[source], cell.graph.pad,
-                        planes + n * image_size + b * cell.padded_plane_size(source));
+        cell.k.relu_pad(x + b * cell.plane_size(source) + cell.offset(source, rows), size, cell.graph.pad,
+                        planes + at + b * cell.padded_plane_size(source));
 }
 
 template struct PooledSource<float>;

@@ -18,8 +18,8 @@ struct PooledSource {
     Pooled<T>& of(int stride, Candidate::Pool pool) { return by_stride[stride - 1][pool == Candidate::Pool::avg]; }
 
     void layout(const Cell<T>& cell, int source, int images, Arena& arena);
-    // For one image; with `moments`, also what their norms need.
-    void compute(const Cell<T>& cell, int source, int n, const T* x, bool moments, T* scratch);
+    // For one slab of the image x; with `moments`, also what their norms need.
+    void compute(const Cell<T>& cell, int source, const Slab& slab, const T* x, bool moments, T* scratch);
 };
 
 // Padded planes of ReLU(x) of a source, all images, which its edges' depthwise convolutions share.
@@ -29,7 +29,7 @@ struct RectifiedSource {
     std::ptrdiff_t image_size = 0;
 
     void layout(const Cell<T>& cell, int source, int images, Arena& arena);
-    void compute(const Cell<T>& cell, int source, int n, const T* x) const;
+    void compute(const Cell<T>& cell, int source, const Slab& slab, const T* x) const;
     const T* image(int n) const { return planes + n * image_size; }
 };
 

@@ -67,6 +67,14 @@ std::vector<Case> cases() {
         cell("cell", 5, {{5, 4}, {5, 4}}, 2, false, false, kBatch),
         cell("cell after a reduction", 6, {{9, 7}, {5, 4}}, 3, false, true, kAffine),
         cell("reduction cell", 6, {{5, 7}, {5, 7}}, 2, true, false, kBatch),
+        edge("large image", 34, {29, 19}, 1, 1, kAffine),
+        edge("large images, stride 2", 34, {37, 31}, 3, 2, kBatch),
+        edge("large image, eval", 34, {29, 19}, 1, 1, kEval),
+        {"large images, preprocessed",
+         graph({6, 10, 8, 8, 8}, 2, {preprocess(0, 2, true), preprocess(1, 3, false), mixed(2, 4, 1), mixed(3, 4, 1)},
+               {4}, kBatch),
+         {{63, 51}, {32, 26}},
+         1},
         cell("cell, eval", 6, {{9, 7}, {5, 4}}, 2, false, true, kEval),
     };
 }

@@ -147,6 +147,8 @@ class Runner {
     Runner(const Runner&) = delete;
     Runner& operator=(const Runner&) = delete;
 
+    int slabs() const { return Cell<T>(case_.graph, call_).slabs; }
+
     const std::vector<T>& forward() {
         fastnas::forward(case_.graph, call_);
         return out_.values;

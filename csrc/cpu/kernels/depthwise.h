@@ -92,45 +92,45 @@ struct Transposed {
 
 // emit(pixel index, value) for the pixels of column parity `Parity` of the input's gradient.
 template <class T, int L, int K, int D, int S, int Parity, class Emit>
-FASTNAS_INLINE void transposed_columns(const Depthwise& conv, const T* g, const T* weight, Emit emit) {
+FASTNAS_INLINE void transposed_columns(const Depthwise& conv, const T* g, const T* weight, Rows rows, Emit emit) {
     using Columns = Transposed<K, D, S, Parity>;
     if constexpr (Columns::taps > 0) {
         const ptrdiff_t row = ptrdiff_t(conv.out.w + 2 * conv.pad) * L;
-        for (int y = 0; y < conv.in.h; ++y) {
-            RowList<T> rows;
+        for (int y = rows.first; y < rows.last; ++y) {
+            RowList<T> list;
             for (int k = 0; k < K; ++k) {
                 const int scaled = y - (k - K / 2) * D;
                 if (scaled >= 0 && scaled % S == 0 && scaled / S < conv.out.h)
-                    rows.add(g + scaled / S * row + (conv.pad + Columns::start) * L, weight + k * K * L);
+                    list.add(g + scaled / S * row + (conv.pad + Columns::start) * L, weight + k * K * L);
             }
             const ptrdiff_t at = ptrdiff_t(y) * conv.in.w + Parity;
-            correlate_row<T, L, Columns::taps, Columns::step, 1>(rows, (conv.in.w - Parity + S - 1) / S,
+            correlate_row<T, L, Columns::taps, Columns::step, 1>(list, (conv.in.w - Parity + S - 1) / S,
                                                                  [&](int x, Vec<T, L> v) { emit(at + x * S, v); });
         }
     }
 }
 
 template <class T, int L, int K, int D, int S, class Emit>
-FASTNAS_INLINE void transposed(const Depthwise& conv, const T* g, const T* weight, Emit emit) {
-    transposed_columns<T, L, K, D, S, 0>(conv, g, weight, emit);
+FASTNAS_INLINE void transposed(const Depthwise& conv, const T* g, const T* weight, Rows rows, Emit emit) {
+    transposed_columns<T, L, K, D, S, 0>(conv, g, weight, rows, emit);
     if constexpr (S == 2)
-        transposed_columns<T, L, K, D, S, 1>(conv, g, weight + Transposed<K, D, S, 0>::taps * L, emit);
+        transposed_columns<T, L, K, D, S, 1>(conv, g, weight + Transposed<K, D, S, 0>::taps * L, rows, emit);
 }
 
 template <class T, int L, int K, int D, int S>
-void depthwise_grad_relu(const Depthwise& conv, const T* g, const T* weight, const T* x, T* grad) {
-    transposed<T, L, K, D, S>(conv, g, weight, [=](ptrdiff_t p, Vec<T, L> v) {
+void depthwise_grad_relu(const Depthwise& conv, const T* g, const T* weight, const T* x, Rows rows, T* grad) {
+    transposed<T, L, K, D, S>(conv, g, weight, rows, [=](ptrdiff_t p, Vec<T, L> v) {
         store<T, L>(grad + p * L, load<T, L>(grad + p * L) + relu_mask(v, load<T, L>(x + p * L)));
     });
 }
 
 template <class T, int L, int K, int D>
 void depthwise_grad_norm(const Depthwise& conv, const T* g, const T* weight, const T* z, const T* mean, const T* scale,
-                         const T* shift, T* grad, double* sums) {
+                         const T* shift, Rows rows, T* grad, double* sums) {
     const auto m = load<T, L>(mean), s = load<T, L>(scale), t = load<T, L>(shift);
     Sum<T, L> sum, product;
     int run = 0;
-    transposed<T, L, K, D, 1>(conv, g, weight, [&](ptrdiff_t p, Vec<T, L> v) {
+    transposed<T, L, K, D, 1>(conv, g, weight, rows, [&](ptrdiff_t p, Vec<T, L> v) {
         const Vec<T, L> centred = load<T, L>(z + p * L) - m;
         const Vec<T, L> masked = relu_mask(v, centred * s + t);
         store<T, L>(grad + p * L, masked);
@@ -188,19 +188,23 @@ void weight_grad_rows(const Depthwise& conv, const T* plane, const T* g, int fir
 }
 
 template <class T, int L, int K, int D, int S>
-void depthwise_weight_grad(const Depthwise& conv, const T* plane, const T* g, T* acc) {
+void depthwise_weight_grad(const Depthwise& conv, const T* plane, const T* g, Rows rows, T* acc) {
     constexpr int reach = D * (K / 2);
     constexpr bool together = K * K + 2 <= FASTNAS_REGISTERS;
-    // Result rows whose every source row exists.
-    int begin = (reach + S - 1) / S, end = conv.in.h > reach ? (conv.in.h - 1 - reach) / S + 1 : 0;
-    if (end > conv.out.h) end = conv.out.h;
+    // Of the given rows, those that find the source row `shift` further: not above the plane and not below it.
+    const auto from = [=](int shift) FASTNAS_INLINE_LAMBDA {
+        const int row = shift < 0 ? (-shift + S - 1) / S : 0;
+        return row > rows.first ? row : rows.first;
+    };
+    const auto to = [=](int shift) FASTNAS_INLINE_LAMBDA {
+        const int row = conv.in.h > shift ? (conv.in.h - 1 - shift) / S + 1 : 0;
+        return row < rows.last ? row : rows.last;
+    };
+    int begin = from(-reach), end = to(reach);  // rows whose every source row exists
     if (!together || begin >= end) begin = end = 0;
     if (together && begin < end) weight_grad_rows<T, L, K, D, S, together ? K : 1>(conv, plane, g, 0, begin, end, acc);
     for (int k = 0; k < K; ++k) {
-        const int shift = k * D - reach;
-        const int low = shift < 0 ? (-shift + S - 1) / S : 0;
-        int high = conv.in.h > shift ? (conv.in.h - 1 - shift) / S + 1 : 0;
-        if (high > conv.out.h) high = conv.out.h;
+        const int low = from(k * D - reach), high = to(k * D - reach);
         if (begin == end) {
             if (low < high) weight_grad_rows<T, L, K, D, S, 1>(conv, plane, g, k, low, high, acc);
             continue;

@@ -17,11 +17,12 @@ struct Window {
     FASTNAS_INLINE int size() const { return last - first; }
 };
 
-// visit(y, x, rows, columns) for every window in scan order. Where a window is whole the compiler sees it and unrolls.
+// visit(y, x, rows, columns) for every window of the given rows in scan order. Where a window is whole the compiler
+// sees it and unrolls.
 template <class Visit>
-FASTNAS_INLINE void each_window(Size in, int stride, Size out, Visit visit) {
+FASTNAS_INLINE void each_window(Size in, int stride, Size out, Rows given, Visit visit) {
     const int right = (in.w - 2) / stride + 1;  // windows from here on reach beyond the last column
-    for (int y = 0; y < out.h; ++y) {
+    for (int y = given.first; y < given.last; ++y) {
         const Window rows(y, stride, in.h);
         int x = 0;
         if (rows.size() == 3 && right > 1) {
@@ -98,11 +99,12 @@ FASTNAS_INLINE void row_maxima(const T* const (&row)[3], ptrdiff_t positions_at,
 // rows. `ring` holds three rows, their values and, with Positions, their positions. Rows that are finite, which is to
 // say nearly all, go the short way.
 template <class T, int L, bool Positions>
-FASTNAS_INLINE void max_windows(const T* x, Size in, int stride, Size out, T* ring, T* values, T* positions) {
+FASTNAS_INLINE void max_windows(const T* x, Size in, int stride, Size out, Rows given, T* ring, T* values,
+                                T* positions) {
     const ptrdiff_t width = ptrdiff_t(out.w) * L;
     bool finite[3] = {};
-    int done = 0;
-    for (int y = 0; y < out.h; ++y) {
+    int done = Window(given.first, stride, in.h).first;
+    for (int y = given.first; y < given.last; ++y) {
         const Window rows(y, stride, in.h);
         for (; done < rows.last; ++done) {
             const T* row = x + ptrdiff_t(done) * in.w * L;
@@ -125,25 +127,28 @@ FASTNAS_INLINE void max_windows(const T* x, Size in, int stride, Size out, T* ri
 }
 
 template <class T, int L>
-void max_pool(const T* x, Size in, int stride, Size out_size, T* scratch, T* out) {
-    max_windows<T, L, false>(x, in, stride, out_size, scratch, out, nullptr);
+void max_pool(const T* x, Size in, int stride, Size out_size, Rows rows, T* scratch, T* out) {
+    max_windows<T, L, false>(x, in, stride, out_size, rows, scratch, out, nullptr);
 }
 
 template <class T, int L>
-void avg_pool(const T* x, Size in, int stride, Size out_size, T* out) {
-    each_window(in, stride, out_size, [&](int, int, const Window& rows, const Window& columns) FASTNAS_INLINE_LAMBDA {
-        Vec<T, L> sum{};
-        for (int iy = rows.first; iy < rows.last; ++iy)
-            for (int ix = columns.first; ix < columns.last; ++ix)
-                sum += load<T, L>(x + (ptrdiff_t(iy) * in.w + ix) * L);
-        store<T, L>(out, sum * (T(1) / T(rows.size() * columns.size())));
-        out += L;
-    });
+void avg_pool(const T* x, Size in, int stride, Size out_size, Rows given, T* out) {
+    out += ptrdiff_t(given.first) * out_size.w * L;
+    each_window(in, stride, out_size, given,
+                [&](int, int, const Window& rows, const Window& columns) FASTNAS_INLINE_LAMBDA {
+                    Vec<T, L> sum{};
+                    for (int iy = rows.first; iy < rows.last; ++iy)
+                        for (int ix = columns.first; ix < columns.last; ++ix)
+                            sum += load<T, L>(x + (ptrdiff_t(iy) * in.w + ix) * L);
+                    store<T, L>(out, sum * (T(1) / T(rows.size() * columns.size())));
+                    out += L;
+                });
 }
 
-// grad[y][x] += Σ over the windows that hold (y, x) of value(window index, position of (y, x) in the window).
+// For the given rows of grad, grad[y][x] += Σ over the windows that hold (y, x) of value(window index, position of (y,
+// x) in the window).
 template <class T, int L, class Value>
-FASTNAS_INLINE void gather_windows(Size in, int stride, Size out, T* grad, Value value) {
+FASTNAS_INLINE void gather_windows(Size in, int stride, Size out, Rows rows, T* grad, Value value) {
     const auto gather = [&](int y, int x, bool inside) FASTNAS_INLINE_LAMBDA {
         T* at = grad + (ptrdiff_t(y) * in.w + x) * L;
         Vec<T, L> sum = load<T, L>(at);
@@ -162,7 +167,7 @@ FASTNAS_INLINE void gather_windows(Size in, int stride, Size out, T* grad, Value
         }
         store<T, L>(at, sum);
     };
-    for (int y = 0; y < in.h; ++y) {
+    for (int y = rows.first; y < rows.last; ++y) {
         int x = 0;
         if (stride == 1 && y > 0 && y + 1 < in.h && in.w > 2) {
             gather(y, 0, false);
@@ -173,21 +178,24 @@ FASTNAS_INLINE void gather_windows(Size in, int stride, Size out, T* grad, Value
 }
 
 template <class T, int L>
-void max_pool_grad(const T* g, const T* x, Size in, int stride, Size out_size, T* scratch, T* grad) {
-    max_windows<T, L, true>(x, in, stride, out_size, scratch + out_size.pixels() * L, nullptr, scratch);
-    gather_windows<T, L>(in, stride, out_size, grad, [&](ptrdiff_t window, int k) FASTNAS_INLINE_LAMBDA {
+void max_pool_grad(const T* g, const T* x, Size in, int stride, Size out_size, Rows rows, T* scratch, T* grad) {
+    max_windows<T, L, true>(x, in, stride, out_size, windows_of(rows, stride, out_size.h),
+                            scratch + out_size.pixels() * L, nullptr, scratch);
+    gather_windows<T, L>(in, stride, out_size, rows, grad, [&](ptrdiff_t window, int k) FASTNAS_INLINE_LAMBDA {
         return load<T, L>(scratch + window * L) == T(k) ? load<T, L>(g + window * L) : Vec<T, L>{};
     });
 }
 
 template <class T, int L>
-void avg_pool_grad(const T* g, Size in, int stride, Size out_size, T* scratch, T* grad) {
-    ptrdiff_t p = 0;
-    each_window(in, stride, out_size, [&](int, int, const Window& rows, const Window& columns) FASTNAS_INLINE_LAMBDA {
-        store<T, L>(scratch + p, load<T, L>(g + p) * (T(1) / T(rows.size() * columns.size())));
-        p += L;
-    });
-    gather_windows<T, L>(in, stride, out_size, grad,
+void avg_pool_grad(const T* g, Size in, int stride, Size out_size, Rows rows, T* scratch, T* grad) {
+    const Rows windows = windows_of(rows, stride, out_size.h);
+    ptrdiff_t p = ptrdiff_t(windows.first) * out_size.w * L;
+    each_window(in, stride, out_size, windows,
+                [&](int, int, const Window& rows, const Window& columns) FASTNAS_INLINE_LAMBDA {
+                    store<T, L>(scratch + p, load<T, L>(g + p) * (T(1) / T(rows.size() * columns.size())));
+                    p += L;
+                });
+    gather_windows<T, L>(in, stride, out_size, rows, grad,
                          [&](ptrdiff_t window, int) FASTNAS_INLINE_LAMBDA { return load<T, L>(scratch + window * L); });
 }
 

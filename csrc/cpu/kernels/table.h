@@ -36,25 +36,27 @@ void run_depthwise(const Depthwise& conv, const T* plane, const T* weight, Rows 
 }
 
 template <class T, int L>
-void run_depthwise_grad_relu(const Depthwise& conv, const T* g, const T* weight, const T* x, T* grad) {
+void run_depthwise_grad_relu(const Depthwise& conv, const T* g, const T* weight, const T* x, Rows rows, T* grad) {
     dispatch(conv, [&](auto k, auto d, auto s) {
-        depthwise_grad_relu<T, L, decltype(k)::value, decltype(d)::value, decltype(s)::value>(conv, g, weight, x, grad);
+        depthwise_grad_relu<T, L, decltype(k)::value, decltype(d)::value, decltype(s)::value>(conv, g, weight, x, rows,
+                                                                                              grad);
     });
 }
 
 template <class T, int L>
 void run_depthwise_grad_norm(const Depthwise& conv, const T* g, const T* weight, const T* z, const T* mean,
-                             const T* scale, const T* shift, T* grad, double* sums) {
+                             const T* scale, const T* shift, Rows rows, T* grad, double* sums) {
     dispatch(conv, [&](auto k, auto d, auto) {
-        depthwise_grad_norm<T, L, decltype(k)::value, decltype(d)::value>(conv, g, weight, z, mean, scale, shift, grad,
-                                                                          sums);
+        depthwise_grad_norm<T, L, decltype(k)::value, decltype(d)::value>(conv, g, weight, z, mean, scale, shift, rows,
+                                                                          grad, sums);
     });
 }
 
 template <class T, int L>
-void run_depthwise_weight_grad(const Depthwise& conv, const T* plane, const T* g, T* acc) {
+void run_depthwise_weight_grad(const Depthwise& conv, const T* plane, const T* g, Rows rows, T* acc) {
     dispatch(conv, [&](auto k, auto d, auto s) {
-        depthwise_weight_grad<T, L, decltype(k)::value, decltype(d)::value, decltype(s)::value>(conv, plane, g, acc);
+        depthwise_weight_grad<T, L, decltype(k)::value, decltype(d)::value, decltype(s)::value>(conv, plane, g, rows,
+                                                                                                acc);
     });
 }
 
