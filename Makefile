@@ -2,7 +2,7 @@
 # make test        every test
 # make test-cpp    the engine alone, without Python and torch, on every vector width that this processor has
 # make check       lint, format, types
-# make check-full  what takes longer: sanitizers, older processors, a soak test, the wheel in a bare environment
+# make check-full  what takes longer: sanitizers, older processors, a soak test, a bare wheel, the oldest torch
 # make bench       speed and memory against stock PyTorch
 PYTHON ?= python3
 VENV ?= .venv
@@ -47,6 +47,7 @@ check-full: check test test-cpp
 	.ci/old-cpu
 	$(BIN)/python tests/soak.py
 	.ci/wheel
+	.ci/old-torch
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

@@ -1,6 +1,7 @@
 #include "graph.h"
 
 #include <algorithm>
+#include <iterator>
 #include <stdexcept>
 #include <string>
 
@@ -53,7 +54,9 @@ class Places {
 
   private:
     static bool supported(const Stage& stage) {
-        return (stage.kernel == 3 || stage.kernel == 5) && (stage.dilation == 1 || stage.dilation == 2);
+        return std::any_of(std::begin(kDepthwiseShapes), std::end(kDepthwiseShapes), [&](const DepthwiseShape& shape) {
+            return shape.kernel == stage.kernel && shape.dilation == stage.dilation;
+        });
     }
 
     Graph& graph_;

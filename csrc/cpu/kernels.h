@@ -47,6 +47,12 @@ struct Area {
     std::ptrdiff_t width, out_row;
 };
 
+// The depthwise convolutions that kernels are compiled for, each at strides 1 and 2.
+struct DepthwiseShape {
+    int kernel, dilation;
+};
+constexpr DepthwiseShape kDepthwiseShapes[] = {{3, 1}, {5, 1}, {3, 2}, {5, 2}};
+
 // A depthwise convolution with padding dilation · (kernel / 2), from planes of size `in` to planes of size `out`.
 struct Depthwise {
     int kernel, dilation, stride;

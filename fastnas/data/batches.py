@@ -49,7 +49,7 @@ class Batches:
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of one epoch: images (n, C, H, W) in float32 and labels (n,)."""
         state = SeedSequence((self.seed, self.stream, epoch)).generate_state(1, dtype="uint64")
-        generator = Generator().manual_seed(int(state[0] >> 1))
+        generator = Generator().manual_seed(int(state[0]) >> 1)
         order = self.indices
         if self.shuffle:
             order = order[torch.randperm(len(order), generator=generator)]

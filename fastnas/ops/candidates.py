@@ -66,7 +66,17 @@ PREPROCESS: dict[str, Candidate] = {
     "factorized_reduce": Candidate(stages=(Reduce(),)),
 }
 
-DARTS_CANDIDATES: tuple[str, ...] = tuple(CANDIDATES)
+DARTS_CANDIDATES: tuple[str, ...] = (
+    "none",
+    "max_pool_3x3",
+    "avg_pool_3x3",
+    "skip_connect",
+    "sep_conv_3x3",
+    "sep_conv_5x5",
+    "dil_conv_3x3",
+    "dil_conv_5x5",
+)
+"""The paper's eight, in the order of its code: columns of α, whatever else `CANDIDATES` holds."""
 
 
 def candidate(name: str, stride: int) -> Candidate:

@@ -2,6 +2,8 @@
 // FASTNAS_REGISTERS their number.
 #pragma once
 
+#include <iterator>
+
 #include "depthwise.h"
 #include "elementwise.h"
 #include "layout.h"
@@ -10,22 +12,15 @@
 
 namespace fastnas::FASTNAS_WIDTH {
 
-// Calls run<K, D, S>() for the convolution that `conv` describes. A new kernel size or dilation is a new line here.
-template <class Run>
+// Calls run(K, D, S) with the numbers of `conv`, one of kDepthwiseShapes, as constants.
+template <std::size_t I = 0, class Run>
 FASTNAS_INLINE void dispatch(const Depthwise& conv, Run run) {
-    const auto stride = [&](auto kernel, auto dilation) {
-        conv.stride == 1 ? run(kernel, dilation, Constant<1>{}) : run(kernel, dilation, Constant<2>{});
-    };
-    switch (conv.kernel * 10 + conv.dilation) {
-        case 31:
-            return stride(Constant<3>{}, Constant<1>{});
-        case 51:
-            return stride(Constant<5>{}, Constant<1>{});
-        case 32:
-            return stride(Constant<3>{}, Constant<2>{});
-        case 52:
-            return stride(Constant<5>{}, Constant<2>{});
-    }
+    constexpr DepthwiseShape shape = kDepthwiseShapes[I];
+    const auto stride = [&](auto s) { run(Constant<shape.kernel>{}, Constant<shape.dilation>{}, s); };
+    if (conv.kernel == shape.kernel && conv.dilation == shape.dilation)
+        conv.stride == 1 ? stride(Constant<1>{}) : stride(Constant<2>{});
+    else if constexpr (I + 1 < std::size(kDepthwiseShapes))
+        dispatch<I + 1>(conv, run);
 }
 
 template <class T, int L>
