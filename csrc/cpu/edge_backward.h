@@ -2,8 +2,7 @@
 //
 // For each candidate a first pass over the images (passes.h) computes again what forward did not save and the sums that
 // batch norm's derivative needs; each further pass goes back through one stage. Where threads share an image, such a
-// pass is two: depthwise convolutions read their neighbours' rows. Results are added to the gradient of the source, or
-// to those of its pools.
+// pass is two: depthwise convolutions read their neighbours' rows. Results are added to the gradient of the source.
 #pragma once
 
 #include "backward.h"
@@ -87,7 +86,6 @@ class EdgeBackward {
 
     T* target_grad(int n) const { return cell_.grad(edge_.target, n); }
     const T* source_image(int n) const { return cell_.source_image(edge_.source, n); }
-    std::ptrdiff_t target_pixels() const { return cell_.sizes[edge_.target].pixels(); }
 
     void layout(Arena& arena) {
         stages_.clear();

@@ -22,12 +22,6 @@ struct StageScratch {
     NormState<T> norm;
 };
 
-// A stage of a candidate, or after the last the sum; candidates without stages are the last chain, of one step.
-struct Step {
-    Wait wait;
-    int chain, index;
-};
-
 template <class T>
 class Forward : Cell<T> {
     using Base = Cell<T>;
