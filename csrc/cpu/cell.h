@@ -20,8 +20,6 @@ struct Image {
     Size size() const { return {int(shape[2]), int(shape[3])}; }
 };
 
-enum class Memory { none, lean, fast };
-
 // A thread's item of work: an image, or one of `Cell::slabs` parts of its rows where images alone do not fill the
 // threads.
 struct Slab {

@@ -7,6 +7,9 @@
 
 namespace fastnas {
 
+// What a forward keeps for its backward.
+enum class Memory { none, lean, fast };
+
 struct NormDescription {
     double eps;
     bool affine, batch;

@@ -1,0 +1,264 @@
+#include "plan.h"
+
+#include "launches.h"
+#include "rows.h"
+
+namespace fastnas::gpu {
+
+int Tiling::pixels(int channels) const {
+    int result = least;
+    while (result < most && 2 * result * channels <= elements) result *= 2;
+    return result;
+}
+
+namespace {
+
+List operator+(List a, const List& b) {
+    a.insert(a.end(), b.begin(), b.end());
+    return a;
+}
+
+template <class Wanted>
+List filter(const List& jobs, Wanted wanted) {
+    List result;
+    std::copy_if(jobs.begin(), jobs.end(), std::back_inserter(result), wanted);
+    return result;
+}
+
+// Outputs of stages that are not saved.
+void place_hidden(Rows& rows, const Leaving& from) {
+    for (int j : from.hidden)
+        if (rows.jobs[j].output.base < 0)
+            rows.jobs[j].output = rows.scratch_for(rows.jobs[j], rows.jobs[j].out_channels);
+    for (const List& level : from.levels)
+        for (int j : level)
+            if (rows.jobs[j].before >= 0) rows.jobs[j].input = rows.jobs[rows.jobs[j].before].output;
+}
+
+class Forward {
+  public:
+    Forward(Rows& rows, const Tiling& tiling) : rows_(rows), launches_(rows, tiling), applied_(rows.states.size()) {}
+
+    const Launches& run() {
+        for (const Leaving& from : rows_.sources) {
+            const i64 scratch = rows_.scratch.mark(), floats = rows_.floats.mark();
+            launches_.begin(from.state);
+            place_hidden(rows_, from);
+            place_moments(from);
+            for (std::size_t level = 0; level < std::max<std::size_t>(1, from.levels.size()); ++level) {
+                const List convolutions = level < from.levels.size() ? from.levels[level] : List();
+                const bool pools = level == 0;
+                launches_.moments(
+                    filter(convolutions, [&](int j) { return looks_at(rows_.jobs[j]); }) +
+                    (pools ? filter(from.leaders, [&](int j) { return looks_at(rows_.jobs[j]); }) : List()));
+                launches_.norms(convolutions + (pools ? from.pools : List()));
+            }
+            apply(from);
+            rows_.scratch.release(scratch);
+            rows_.floats.release(floats);
+        }
+        return launches_;
+    }
+
+  private:
+    static bool looks_at(const Job& job) { return job.moments >= 0 || job.output.base >= 0; }
+
+    void place_moments(const Leaving& from) {
+        const auto take = [&](int j) {
+            return rows_.floats.take(2 * i64(launches_.tiles(rows_.jobs[j])) * rows_.jobs[j].out_channels);
+        };
+        for (const List& level : from.levels)
+            for (int j : level)
+                if (rows_.jobs[j].batch) rows_.jobs[j].moments = take(j);
+        for (int leader : from.leaders)
+            for (int j : rows_.pool_members.at(leader)) {
+                if (!rows_.jobs[j].batch) continue;
+                if (rows_.jobs[leader].moments < 0) rows_.jobs[leader].moments = take(leader);
+                rows_.jobs[j].moments = rows_.jobs[leader].moments;
+            }
+    }
+
+    // With "fast" a state is written once, when all that it adds up is known; otherwise what has been computed for this
+    // source does not last, and is added to it.
+    void apply(const Leaving& from) {
+        for (int target : from.targets) {
+            const List& all = rows_.entering[target];
+            if (rows_.memory == Memory::fast) {
+                if (from.state == rows_.last_origins[target]) launches_.apply(target, all, false);
+                continue;
+            }
+            const List own = filter(all, [&](int j) { return rows_.origins[j] == from.state; });
+            if (!own.empty() || !applied_[target]) launches_.apply(target, own, applied_[target]);
+            applied_[target] = true;
+        }
+    }
+
+    Rows& rows_;
+    Launches launches_;
+    std::vector<bool> applied_;
+};
+
+class Backward {
+  public:
+    Backward(Rows& rows, const Tiling& tiling, Wants wants) : rows_(rows), launches_(rows, tiling), wants_(wants) {
+        for (int a = 0; a < rows_.graph.alphas; ++a)
+            if (wants_.alpha && rows_.alphas[a].empty()) reductions_.push_back({0, 0, 0, 1, alpha_grad(a)});
+    }
+
+    const Launches& run() {
+        place_state_grads();
+        List norms;
+        for (std::size_t j = 0; j < rows_.jobs.size(); ++j)
+            if (rows_.jobs[j].norm >= 0) norms.push_back(int(j));
+        launches_.norms(norms);
+        for (auto from = rows_.sources.rbegin(); from != rows_.sources.rend(); ++from) {
+            const i64 scratch = rows_.scratch.mark(), floats = rows_.floats.mark();
+            source(*from);
+            rows_.scratch.release(scratch);
+            rows_.floats.release(floats);
+        }
+        for (int s = 0; wants_.inputs && s < rows_.graph.inputs; ++s)
+            if (rows_.graph.leaving(s).empty()) launches_.source_back(s, {});
+        return launches_;
+    }
+
+  private:
+    bool wants(int state) const { return wants_.inputs || !rows_.graph.is_input(state); }
+    i64 alpha_grad(int a) const { return rows_.grads - rows_.graph.alphas + a; }
+
+    void place_state_grads() {
+        for (std::size_t s = 0; s < rows_.states.size(); ++s) {
+            State& state = rows_.states[s];
+            if (rows_.graph.is_input(int(s))) continue;
+            const bool given_only = state.given.base >= 0 && rows_.graph.leaving(int(s)).empty();
+            state.grad = given_only ? state.given
+                                    : rows_.dense(kScratch, rows_.scratch, state.channels, state.height, state.width);
+        }
+    }
+
+    void source(const Leaving& from) {
+        launches_.begin(from.state);
+        place_hidden(rows_, from);
+        if (rows_.memory != Memory::fast)
+            for (const List& level : from.levels)
+                launches_.moments(filter(level, [&](int j) { return rows_.jobs[j].output.base >= 0; }));
+        const List weighed = from.last + from.pools + (wants_.alpha ? from.identities : List());
+        for (int j : weighed + from.identities) {
+            Job& job = rows_.jobs[j];
+            job.grad = rows_.states[rows_.targets[j]].grad;
+            job.grad.offset += job.first * job.out_height * job.out_width;
+        }
+        place_alpha_sums(weighed);
+        for (int j : weighed) place_sums(rows_.jobs[j]);
+        launches_.grad_sums(weighed);
+        launches_.coefficients(weighed);
+        if (wants(from.state)) pools_back(from);
+        for (std::size_t level = from.levels.size(); level-- > 0;) stages_back(from, from.levels[level], level == 0);
+        if (wants(from.state))
+            launches_.source_back(from.state,
+                                  (from.levels.empty() ? List() : from.levels[0]) + from.leaders + from.identities);
+        launches_.reduce(reductions_);
+        reductions_.clear();
+    }
+
+    void place_alpha_sums(const List& weighed) {
+        if (!wants_.alpha) return;
+        for (int a = 0; a < rows_.graph.alphas; ++a) {
+            const List& jobs = rows_.alphas[a];
+            if (jobs.empty() || std::find(weighed.begin(), weighed.end(), jobs[0]) == weighed.end()) continue;
+            const i64 count = i64(jobs.size()), at = rows_.floats.take(count);
+            for (i64 i = 0; i < count; ++i) rows_.jobs[jobs[i]].alpha_sum = at + i;
+            reductions_.push_back({at, count, 1, 1, alpha_grad(a)});
+        }
+    }
+
+    // What batch norm's derivative needs of a job, and gives.
+    void place_sums(Job& job) {
+        job.sums = rows_.floats.take(2 * i64(launches_.tiles(job)) * job.out_channels);
+        if (job.kind == kIdentity) return;
+        job.coefficients = rows_.floats.take(3 * job.out_channels);
+        if (!wants_.parameters) return;
+        job.gamma_grad = job.gamma;
+        job.beta_grad = job.beta;
+    }
+
+    void pools_back(const Leaving& from) {
+        for (int leader : from.leaders) {
+            Job& job = rows_.jobs[leader];
+            const List& members = rows_.pool_members.at(leader);
+            job.grad_gathered = rows_.scratch_for(job, job.in_channels);
+            job.members = launches_.list(members);
+            job.member_count = i64(members.size());
+        }
+        launches_.pool_grad(from.leaders);
+    }
+
+    void stages_back(const Leaving& from, const List& jobs, bool first) {
+        const bool store = !first || wants(from.state);
+        if (!store && !wants_.parameters) return;
+        List before;
+        for (int j : jobs)
+            if (rows_.jobs[j].before >= 0) {
+                before.push_back(rows_.jobs[j].before);
+                Job& previous = rows_.jobs[before.back()];
+                previous.grad = rows_.scratch_for(previous, previous.out_channels);
+                place_sums(previous);
+            }
+        const i64 scratch = rows_.scratch.mark();
+        const int parts = launches_.parts(jobs);
+        for (int j : jobs) {
+            Job& job = rows_.jobs[j];
+            if (store) job.grad_gathered = rows_.scratch_for(job, job.in_channels);
+            if (wants_.parameters) place_weight_sums(job, parts);
+        }
+        launches_.stage_back(jobs, parts);
+        if (first) return;
+        launches_.hidden_back(jobs);
+        launches_.coefficients(before);
+        rows_.scratch.release(scratch);
+    }
+
+    void place_weight_sums(Job& job, i64 parts) {
+        const i64 pointwise = job.out_channels * job.in_channels;
+        const i64 depthwise = job.depthwise < 0 ? 0 : job.in_channels * job.kernel * job.kernel;
+        const i64 stride = pointwise + depthwise;
+        job.weight_sums = rows_.floats.take(parts * stride);
+        reductions_.push_back({job.weight_sums, parts, stride, pointwise, job.pointwise});
+        if (depthwise) reductions_.push_back({job.weight_sums + pointwise, parts, stride, depthwise, job.depthwise});
+    }
+
+    Rows& rows_;
+    Launches launches_;
+    const Wants wants_;
+    std::vector<Reduction> reductions_;
+};
+
+Plan finish(const Rows& rows, const Launches& launches) {
+    Plan plan;
+    launches.store(plan);
+    plan.saved = rows.saved.most();
+    plan.scratch = rows.scratch.most();
+    plan.floats = rows.floats.most();
+    plan.inputs = rows.input_places;
+    plan.grad_inputs = rows.grad_inputs;
+    plan.grads = rows.grads;
+    return plan;
+}
+
+}  // namespace
+
+Plan plan_forward(const Graph& graph, int images, const std::vector<Size>& inputs, Memory memory,
+                  const Tiling& tiling) {
+    Rows rows(graph, images, inputs, memory);
+    Forward forward(rows, tiling);
+    return finish(rows, forward.run());
+}
+
+Plan plan_backward(const Graph& graph, int images, const std::vector<Size>& inputs, Memory memory, const Tiling& tiling,
+                   Wants wants) {
+    Rows rows(graph, images, inputs, memory);
+    Backward backward(rows, tiling, wants);
+    return finish(rows, backward.run());
+}
+
+}  // namespace fastnas::gpu
