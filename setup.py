@@ -26,7 +26,10 @@ class BuildExtension(build_ext):
         super().build_extensions()
 
 
-files = [Path("csrc/bindings.cpp"), *sorted([*Path("csrc/cpu").glob("*.cpp"), *Path("csrc/bench").glob("*.cpp")])]
+files = [
+    Path("csrc/bindings.cpp"),
+    *sorted(path for part in ("cpu", "gpu", "bench") for path in Path("csrc", part).glob("*.cpp")),
+]
 sources = [str(path) for path in files if X86 or path.stem not in WIDTHS]
 extension = Pybind11Extension(
     "fastnas._C",

@@ -10,6 +10,7 @@
 #include "cpu/arena.h"
 #include "cpu/cell.h"
 #include "dlpack.h"
+#include "gpu/bindings.h"
 
 namespace py = pybind11;
 
@@ -44,13 +45,6 @@ std::vector<Pointer> pointers(const std::vector<Address>& addresses) {
     std::vector<Pointer> result;
     for (Address address : addresses) result.push_back(pointer<T>(address));
     return result;
-}
-
-Memory memory_mode(const std::string& name) {
-    if (name == "fast") return Memory::fast;
-    if (name == "lean") return Memory::lean;
-    if (name == "none") return Memory::none;
-    throw std::invalid_argument("memory must be fast, lean or none, got " + name);
 }
 
 void expect(const char* what, std::size_t expected, std::size_t actual) {
@@ -176,8 +170,8 @@ PYBIND11_MODULE(_C, m) {
                              threads};
         }));
 
-    py::class_<Graph>(m, "Cell")
-        .def(py::init(&make_graph), py::arg("channels"), py::arg("inputs"), py::arg("edges"), py::arg("outputs"),
+    py::class_<Graph> cell(m, "Cell");
+    cell.def(py::init(&make_graph), py::arg("channels"), py::arg("inputs"), py::arg("edges"), py::arg("outputs"),
              py::arg("norms"))
         .def(
             "forward",
@@ -213,4 +207,5 @@ PYBIND11_MODULE(_C, m) {
         },
         "Blend a batch's statistics into running ones.");
     bind_bench(m);
+    gpu::bind(m, cell);
 }

@@ -60,6 +60,45 @@ class Cell:
         parameters: Sequence[int],
         element_size: int,
     ) -> None: ...
+    def plan_forward(
+        self, images: int, inputs: Sequence[tuple[int, int]], memory: str, tiling: tuple[int, int, int, int]
+    ) -> GpuPlan: ...
+    def plan_backward(
+        self,
+        images: int,
+        inputs: Sequence[tuple[int, int]],
+        memory: str,
+        tiling: tuple[int, int, int, int],
+        wants: tuple[bool, bool, bool],
+    ) -> GpuPlan: ...
+
+def gpu_kernels() -> list[str]: ...
+def gpu_columns() -> dict[str, dict[str, int]]: ...
+
+class GpuLaunch:
+    kernel: int
+    grid_x: int
+    grid_y: int
+    list: int
+    count: int
+    state: int
+    tile: int
+    images: int
+    channels: int
+    in_channels: int
+    out_channels: int
+    accumulate: int
+
+class GpuPlan:
+    launches: list[GpuLaunch]
+    table: bytes
+    jobs: int
+    saved: int
+    scratch: int
+    floats: int
+    inputs: list[int]
+    grad_inputs: int
+    grads: int
 
 class KernelCases:
     def __init__(self, channels: int, size: int, stride: int) -> None: ...

@@ -16,7 +16,8 @@ def arguments(p: Problem, memory: str = "fast", requires_grad: bool = True) -> t
     def leaf(t: Tensor) -> Tensor:
         return t.clone().requires_grad_(requires_grad)
 
-    return [leaf(t) for t in p.inputs], leaf(p.alpha), [leaf(t) for t in p.params], p.running, p.spec.text, memory
+    leaves = [leaf(t) for t in p.inputs], leaf(p.alpha), [leaf(t) for t in p.params]
+    return *leaves, p.running, p.spec.text, memory, "cpu"
 
 
 @pytest.mark.parametrize("name", ["size-3x5-s2", "mixed-norms", "cell-reduction"])
@@ -27,12 +28,10 @@ def test_opcheck(name: str, memory: str) -> None:
 
 def test_opcheck_of_the_backward() -> None:
     p = problem(BY_NAME["cell"]).to(torch.float32)
-    inputs, alpha, params, running, spec, memory = arguments(p, requires_grad=False)
-    out, saved, statistics = cell(inputs, alpha, params, running, spec, memory)
+    call = arguments(p, requires_grad=False)
+    out, saved, statistics = cell(*call)
     for needs in ([True] * 3, [False, True, False]):
-        torch.library.opcheck(
-            cell_backward, (p.grad, out, saved, statistics, inputs, alpha, params, running, spec, memory, needs)
-        )
+        torch.library.opcheck(cell_backward, (p.grad, out, saved, statistics, *call, needs))
 
 
 def test_opcheck_of_the_running_statistics() -> None:

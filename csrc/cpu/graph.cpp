@@ -66,6 +66,13 @@ class Places {
 
 }  // namespace
 
+Memory memory_mode(const std::string& name) {
+    if (name == "fast") return Memory::fast;
+    if (name == "lean") return Memory::lean;
+    if (name == "none") return Memory::none;
+    throw std::invalid_argument("memory must be fast, lean or none, got " + name);
+}
+
 bool Edge::has(Candidate::Pool pool) const {
     return std::any_of(candidates.begin(), candidates.end(), [=](const Candidate& c) { return c.pool == pool; });
 }

@@ -1,6 +1,7 @@
 // What a cell computes (fastnas/ops/spec.py), with the places of its parameters resolved.
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include "kernels.h"
@@ -9,6 +10,7 @@ namespace fastnas {
 
 // What a forward keeps for its backward.
 enum class Memory { none, lean, fast };
+Memory memory_mode(const std::string& name);
 
 struct NormDescription {
     double eps;

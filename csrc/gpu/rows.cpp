@@ -17,11 +17,6 @@ i64 bits(double value) {
     return result;
 }
 
-View slice(View view, i64 first_channel, i64 height, i64 width) {
-    view.offset += first_channel * height * width;
-    return view;
-}
-
 }  // namespace
 
 Rows::Rows(const Graph& graph_, int images_, const std::vector<Size>& inputs, Memory memory_)

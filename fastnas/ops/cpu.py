@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastnas.ops.candidates import Depthwise, Reduce, Stage
-from fastnas.ops.spec import Spec, decode
+from fastnas.ops.compiled import compiled
+from fastnas.ops.results import gradients
+from fastnas.ops.spec import Spec
 
 
 def forward(
@@ -27,7 +28,7 @@ def forward(
     """Compute the cell into `out`, `saved` and `statistics`."""
     alpha, params, running = alpha.contiguous(), _contiguous(params), _contiguous(running)
     arguments = _arguments(inputs, alpha, params, running, out, saved, statistics, memory)
-    _compile(spec).forward(arguments, out.element_size())
+    compiled(spec).forward(arguments, out.element_size())
 
 
 def backward(
@@ -42,12 +43,11 @@ def backward(
     running: Sequence[Tensor],
     memory: str,
     needs: Sequence[bool],
-    grads: Sequence[Tensor],
-) -> None:
-    """Compute the gradients into `grads`: those of inputs, α and parameters, as far as `needs` asks."""
-    count = len(inputs)
+) -> list[Tensor]:
+    """The gradients of inputs, α and parameters, as far as `needs` asks; the others are empty."""
+    count, grads = len(inputs), gradients(inputs, alpha, params, needs)
     alpha, params, running = alpha.contiguous(), _contiguous(params), _contiguous(running)
-    _compile(spec).backward(
+    compiled(spec).backward(
         _arguments(inputs, alpha, params, running, out, saved, statistics, memory),
         _view(grad),
         [_view(t) for t in grads[:count]] if needs[0] else [],
@@ -55,6 +55,7 @@ def backward(
         _pointers(grads[count + 1 :]) if needs[2] else [],
         out.element_size(),
     )
+    return grads
 
 
 def update_running_stats(
@@ -98,11 +99,11 @@ def saved_size(spec: Spec, x: Tensor, sizes: Sequence[tuple[int, int]], memory: 
     return sum(elements(state) for state in spec.inner_states + stages)
 
 
-def pooled(elements: int, dtype: torch.dtype) -> Tensor:
-    """A flat tensor, not initialised, in memory that the compiled part keeps from step to step."""
+def allocate(elements: int, like: Tensor) -> Tensor:
+    """What a forward saves, not initialised, in memory that the compiled part keeps from step to step."""
     from fastnas import _C
 
-    return torch.utils.dlpack.from_dlpack(_C.pooled_tensor(elements, dtype.itemsize))
+    return torch.utils.dlpack.from_dlpack(_C.pooled_tensor(elements, like.element_size()))
 
 
 def release_workspaces() -> None:
@@ -117,32 +118,6 @@ def _block(dtype: torch.dtype, channels: int) -> int:
     from fastnas import _C
 
     return int(_C.block(dtype.itemsize, channels))
-
-
-@lru_cache(maxsize=1024)
-def _compile(text: str) -> Any:
-    """The cell as the compiled part's own object."""
-    from fastnas import _C
-
-    spec = decode(text)
-    edges = [
-        (
-            edge.source,
-            edge.target,
-            edge.stride,
-            edge.searched,
-            [(str(kind.pool or ""), kind.identity, [_stage(stage) for stage in kind.stages]) for kind in edge.kinds],
-        )
-        for edge in spec.edges
-    ]
-    norms = [(norm.eps, norm.affine, norm.batch) for norm in spec.norms]
-    return _C.Cell(spec.channels, spec.inputs, edges, spec.outputs, norms)
-
-
-def _stage(stage: Stage) -> tuple[str, int, int]:
-    if isinstance(stage, Depthwise):
-        return "depthwise", stage.kernel, stage.dilation
-    return ("reduce" if isinstance(stage, Reduce) else "pointwise"), 1, 1
 
 
 def _arguments(

@@ -30,22 +30,23 @@ def mixed_cell(
 
     DARTS, equations 1 and 2. Differentiable once with respect to inputs, α and params.
 
-    Under `torch.autocast` a cell is one operation that autocasts to float32, as PyTorch's norms and losses do: inputs
-    and α of a lower precision are cast up, computed with and returned in float32. Its gradients arrive in the dtypes
-    that were given.
+    Under `torch.autocast` α, params and running are cast up to float32. On a CPU so are the inputs, as for PyTorch's
+    norms and losses; on a GPU inputs, states and the result are of the autocast dtype, as for PyTorch's convolutions,
+    and only storage is: all arithmetic is float32. Gradients arrive in the dtypes that were given.
 
     Args:
         spec: the cell.
-        inputs: the given states, each (N, C, H, W), all of one floating dtype and device, in any memory layout.
+        inputs: the given states, each (N, C, H, W), all of one floating dtype and device, in any memory layout. All
+            other tensors are of the same dtype, or float32 where inputs are float16 or bfloat16.
         alpha: (spec.alphas,), the candidates' weights (after softmax), edge by edge.
         params: shapes and order as `spec.parameter_shapes`.
         running: mean and variance, each (C,), of every norm of `spec` that uses running statistics, in order.
         memory: what is saved for backward: "fast" also keeps the outputs of separable convolutions' first stages,
             "lean" computes them again.
-        backend: "auto", "cpu" or "reference".
+        backend: "auto", "triton", "cuda", "cpu" or "reference".
 
     Returns:
-        y: (N, Σ C of the outputs, H', W'), channels_last if the first input is.
+        y: (N, Σ C of the outputs, H', W'), on the CPU channels_last if the first input is.
         statistics: (2, Σ C of the norms that use the batch's), the batch's means and biased variances, no gradient.
 
     Raises:
@@ -56,16 +57,21 @@ def mixed_cell(
         raise ValueError(f"memory must be one of {', '.join(MEMORY_MODES)}, got {memory!r}")
     device = alpha.device.type
     if torch.is_autocast_enabled(device):
-        lists = [[_float32(t) for t in tensors] for tensors in (inputs, [alpha], params, running)]
+        given = torch.get_autocast_dtype(device) if _keeps_half(backend, device) else torch.float32
+        lists = [[_float32(t) for t in tensors] for tensors in ([alpha], params, running)]
+        inputs = [t.to(given) if t.dtype != torch.float64 else t for t in inputs]
         with torch.autocast(device, enabled=False):
-            return mixed_cell(spec, lists[0], lists[1][0], lists[2], lists[3], memory, backend)
+            return mixed_cell(spec, inputs, lists[0][0], lists[1], lists[2], memory, backend)
     _check(spec, inputs, alpha, params, running)
-    if choose(backend, inputs[0]) == "reference":
+    chosen = choose(backend, inputs[0])
+    if chosen == "reference":
+        if inputs[0].dtype != alpha.dtype:
+            inputs = [t.to(alpha.dtype) for t in inputs]
         return reference.cell(spec, inputs, alpha, params, running)
     if not torch.is_grad_enabled() or not any(t.requires_grad for t in (*inputs, alpha, *params)):
         memory = "none"
     run = differentiable_cell if unobserved(inputs[0]) else cell
-    out, _, statistics = run(list(inputs), alpha, list(params), list(running), spec.text, memory)
+    out, _, statistics = run(list(inputs), alpha, list(params), list(running), spec.text, memory, chosen)
     return out, statistics
 
 
@@ -83,6 +89,11 @@ def mixed_edge(
     """One mixed edge: y = Σ α·o(x) over `candidates`, every batch norm as `norm`; otherwise as `mixed_cell`."""
     spec = edge_spec(x.shape[1], tuple(candidates), stride, norm or Norm())
     return mixed_cell(spec, [x], alpha, params, running, memory, backend)
+
+
+def _keeps_half(backend: str, device: str) -> bool:
+    """Whether a GPU's kernels compute, which store half precision, or would were they asked."""
+    return backend in ("triton", "cuda") or (backend == "auto" and device == "cuda")
 
 
 def _float32(t: Tensor) -> Tensor:
@@ -120,10 +131,12 @@ def _check(
         if shapes != expected:
             i = next(i for i, shape in enumerate(shapes) if shape != expected[i])
             raise ValueError(f"{name} tensor {i} must be {expected[i]}, got {tuple(shapes[i])}")
-    everything = (*inputs, alpha, *params, *running)
-    if {t.dtype for t in everything} != {x.dtype} or {t.device for t in everything} != {x.device}:
-        t = next(t for t in everything if t.dtype != x.dtype or t.device != x.device)
-        raise ValueError(f"all tensors must be {x.dtype} on {x.device}, got {t.dtype} on {t.device}")
+    half = x.dtype in (torch.float16, torch.bfloat16)
+    constants = alpha.dtype if half and alpha.dtype == torch.float32 else x.dtype
+    for tensors, dtype in ((inputs, x.dtype), ((alpha, *params, *running), constants)):
+        if {t.dtype for t in tensors} != {dtype} or {t.device for t in tensors} != {x.device}:
+            t = next(t for t in tensors if t.dtype != dtype or t.device != x.device)
+            raise ValueError(f"all tensors must be {dtype} on {x.device}, got {t.dtype} on {t.device}")
     if x.shape[0] == 1:
         _check_norms(spec, inputs)
 

@@ -17,12 +17,13 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
-from fastnas.ops import cpu, reference
-from fastnas.ops.backends import why_not_cpu
+from fastnas.ops import cpu, gpu, results
+from fastnas.ops.backends import implementation, why_not_cpu
+from fastnas.ops.results import gradients
 from fastnas.ops.spec import decode
 
 _library: Any = torch.library.Library("fastnas", "DEF")  # type: ignore[no-untyped-call]
-_CALL = "Tensor[] inputs, Tensor alpha, Tensor[] params, Tensor[] running, str spec, str memory"
+_CALL = "Tensor[] inputs, Tensor alpha, Tensor[] params, Tensor[] running, str spec, str memory, str backend"
 _library.define(f"cell({_CALL}) -> (Tensor, Tensor, Tensor)")
 _library.define(
     f"cell_backward(Tensor grad, Tensor out, Tensor saved, Tensor statistics, {_CALL}, bool[] needs) -> Tensor[]"
@@ -32,7 +33,7 @@ _library.define(
     "Tensor statistics, float[] momentum, int[] counts) -> ()"
 )
 cell = torch.ops.fastnas.cell.default
-"""See `fastnas.ops.mixed_cell`; `memory` is "fast", "lean", or "none" where no backward follows."""
+"""See `fastnas.ops.mixed_cell`; `memory` may be "none", where no backward follows; `backend` is not "auto"."""
 cell_backward = torch.ops.fastnas.cell_backward.default
 """Gradients of inputs, α and parameters, in this order. `needs` says which; the others come back empty."""
 update_running_stats = torch.ops.fastnas.update_running_stats.default
@@ -48,6 +49,7 @@ Args:
 
 
 @torch.library.impl(_library, "cell", "CPU")
+@torch.library.impl(_library, "cell", "CUDA")
 def _cell(
     inputs: Sequence[Tensor],
     alpha: Tensor,
@@ -55,10 +57,12 @@ def _cell(
     running: Sequence[Tensor],
     spec: str,
     memory: str,
+    backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    out, elements, statistics = _outputs(inputs, spec, memory)
-    saved = cpu.pooled(elements, out.dtype)
-    cpu.forward(spec, inputs, alpha, params, running, memory, out, saved, statistics)
+    out, elements, statistics = _outputs(inputs, spec, memory, backend)
+    run = implementation(backend)
+    saved = run.allocate(elements, out)
+    run.forward(spec, inputs, alpha, params, running, memory, out, saved, statistics)
     return out, saved, statistics
 
 
@@ -70,12 +74,14 @@ def _(
     running: Sequence[Tensor],
     spec: str,
     memory: str,
+    backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    out, elements, statistics = _outputs(inputs, spec, memory)
+    out, elements, statistics = _outputs(inputs, spec, memory, backend)
     return out, out.new_empty(elements), statistics
 
 
 @torch.library.impl(_library, "cell_backward", "CPU")
+@torch.library.impl(_library, "cell_backward", "CUDA")
 def _cell_backward(
     grad: Tensor,
     out: Tensor,
@@ -87,10 +93,11 @@ def _cell_backward(
     running: Sequence[Tensor],
     spec: str,
     memory: str,
+    backend: str,
     needs: Sequence[bool],
 ) -> list[Tensor]:
-    grads = _grads(inputs, alpha, params, needs)
-    cpu.backward(spec, grad, out, saved, statistics, inputs, alpha, params, running, memory, needs, grads)
+    run = implementation(backend).backward
+    grads: list[Tensor] = run(spec, grad, out, saved, statistics, inputs, alpha, params, running, memory, needs)
     return grads
 
 
@@ -106,9 +113,10 @@ def _(
     running: Sequence[Tensor],
     spec: str,
     memory: str,
+    backend: str,
     needs: Sequence[bool],
 ) -> list[Tensor]:
-    return _grads(inputs, alpha, params, needs)
+    return gradients(inputs, alpha, params, needs)
 
 
 class _Cell(torch.autograd.Function):
@@ -116,11 +124,11 @@ class _Cell(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, spec: str, memory: str, lengths: tuple[int, int], alpha: Tensor, *tensors: Tensor
+        ctx: Any, spec: str, memory: str, backend: str, lengths: tuple[int, int], alpha: Tensor, *tensors: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        ctx.spec, ctx.memory, ctx.lengths = spec, memory, lengths
+        ctx.how, ctx.lengths = (spec, memory, backend), lengths
         inputs, params, running = _split(tensors, lengths)
-        out, saved, statistics = _below_autograd(cell, _cell, inputs[0])(inputs, alpha, params, running, spec, memory)
+        out, saved, statistics = _below_autograd(cell, _cell, inputs[0])(inputs, alpha, params, running, *ctx.how)
         ctx.mark_non_differentiable(saved, statistics)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(out, saved, statistics, alpha, *tensors)
@@ -130,16 +138,16 @@ class _Cell(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Any, ...]:
         out, saved, statistics, alpha, *tensors = ctx.saved_tensors
         if grad is None:
-            return (None,) * (len(tensors) + 4)
+            return (None,) * (len(tensors) + 5)
         inputs, params, running = _split(tensors, ctx.lengths)
         # A list counts as needed when any of its tensors is.
-        needed = [any(flags) for flags in _split(ctx.needs_input_grad[4:], ctx.lengths)]
-        needs = [needed[0], ctx.needs_input_grad[3], needed[1]]
+        needed = [any(flags) for flags in _split(ctx.needs_input_grad[5:], ctx.lengths)]
+        needs = [needed[0], ctx.needs_input_grad[4], needed[1]]
         run = cell_backward if torch.is_grad_enabled() else _below_autograd(cell_backward, _cell_backward, grad)
-        grads = run(grad, out, saved, statistics, inputs, alpha, params, running, ctx.spec, ctx.memory, needs)
+        grads = run(grad, out, saved, statistics, inputs, alpha, params, running, *ctx.how, needs)
         count = len(inputs)
         return (
-            *(None, None, None, grads[count] if needs[1] else None),
+            *(None, None, None, None, grads[count] if needs[1] else None),
             *(grads[:count] if needs[0] else [None] * count),
             *(grads[count + 1 :] if needs[2] else [None] * len(params)),
             *([None] * len(running)),
@@ -154,11 +162,12 @@ def differentiable_cell(
     running: Sequence[Tensor],
     spec: str,
     memory: str,
+    backend: str,
 ) -> Any:
     if memory == "none":
-        return _below_autograd(cell, _cell, inputs[0])(inputs, alpha, params, running, spec, memory)
+        return _below_autograd(cell, _cell, inputs[0])(inputs, alpha, params, running, spec, memory, backend)
     return _Cell.apply(  # type: ignore[no-untyped-call]
-        spec, memory, (len(inputs), len(params)), alpha, *inputs, *params, *running
+        spec, memory, backend, (len(inputs), len(params)), alpha, *inputs, *params, *running
     )
 
 
@@ -191,11 +200,12 @@ def _(
     running: Sequence[Tensor],
     spec: str,
     memory: str,
+    backend: str,
     needs: Sequence[bool],
 ) -> list[Tensor]:
     def call(grad: Tensor, out: Tensor, saved: Tensor, statistics: Tensor, alpha: Tensor, *lists: Tensor) -> Any:
         inputs, params, running = _split(lists, lengths)
-        return cell_backward(grad, out, saved, statistics, inputs, alpha, params, running, spec, memory, needs)
+        return cell_backward(grad, out, saved, statistics, inputs, alpha, params, running, spec, memory, backend, needs)
 
     lengths = (len(inputs), len(params))
     return list(
@@ -224,7 +234,7 @@ def unobserved(x: Tensor) -> bool:
     """
     return (
         type(x) is Tensor
-        and x.device.type == "cpu"
+        and x.device.type in ("cpu", "cuda")
         and not torch.compiler.is_compiling()
         and not torch._C._len_torch_dispatch_stack()
     )
@@ -246,7 +256,7 @@ def blend_running_stats(
     counts: Sequence[int],
 ) -> None:
     """`update_running_stats` without the dispatcher."""
-    update = reference.update_running_stats if why_not_cpu(statistics) else cpu.update_running_stats
+    update = gpu.update_running_stats if why_not_cpu(statistics) else cpu.update_running_stats
     update(running_mean, running_var, num_batches_tracked, statistics, momentum, counts)
     increment_version([*running_mean, *running_var, *num_batches_tracked])
 
@@ -263,32 +273,9 @@ def _(
     return None
 
 
-def _outputs(inputs: Sequence[Tensor], text: str, memory: str) -> tuple[Tensor, Any, Tensor]:
+def _outputs(inputs: Sequence[Tensor], text: str, memory: str, backend: str) -> tuple[Tensor, Any, Tensor]:
     """The result, the number of elements to save, and the statistics."""
     spec, x = decode(text), inputs[0]
     sizes = spec.sizes([(t.shape[2], t.shape[3]) for t in inputs])
-    height, width = sizes[spec.outputs[0]]
-    out = torch.empty(
-        (x.shape[0], sum(spec.channels[i] for i in spec.outputs), height, width),
-        dtype=x.dtype,
-        device=x.device,
-        memory_format=_memory_format(x),
-    )
-    batch = sum(c for c, norm in zip(spec.norm_channels, spec.norms, strict=True) if norm.batch)
-    return out, cpu.saved_size(spec, x, sizes, memory), x.new_empty((2, batch))
-
-
-def _memory_format(x: Tensor) -> torch.memory_format:
-    channels_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-    return torch.channels_last if channels_last else torch.contiguous_format
-
-
-def _grads(inputs: Sequence[Tensor], alpha: Tensor, params: Sequence[Tensor], needs: Sequence[bool]) -> list[Tensor]:
-    given = torch.preserve_format
-    # The kernels write a parameter's gradient in row-major order, whatever the parameter's own strides.
-    groups = ((inputs, needs[0], given), ([alpha], needs[1], given), (params, needs[2], torch.contiguous_format))
-    return [
-        torch.empty_like(t, memory_format=layout) if needed else t.new_empty(0)
-        for group, needed, layout in groups
-        for t in group
-    ]
+    out = results.output(spec, x, sizes[spec.outputs[0]], backend)
+    return out, implementation(backend).saved_size(spec, x, sizes, memory), results.statistics(spec, x)

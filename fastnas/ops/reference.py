@@ -40,23 +40,6 @@ def cell(
     return torch.cat([states[i] for i in spec.outputs], 1), norms.statistics(inputs[0])
 
 
-def update_running_stats(
-    running_mean: Sequence[Tensor],
-    running_var: Sequence[Tensor],
-    num_batches_tracked: Sequence[Tensor],
-    statistics: Tensor,
-    momentum: Sequence[float],
-    counts: Sequence[int],
-) -> None:
-    """Blend the batch's statistics into each norm's buffers; arguments as for the operator."""
-    batch = torch.split(statistics, [t.shape[0] for t in running_mean], 1)
-    for i, (mean, variance) in enumerate(batch):
-        num_batches_tracked[i].add_(1)
-        factor = 1.0 / int(num_batches_tracked[i]) if momentum[i] < 0 else momentum[i]
-        running_mean[i].lerp_(mean.to(running_mean[i].dtype), factor)
-        running_var[i].lerp_((variance * (counts[i] / (counts[i] - 1))).to(running_var[i].dtype), factor)
-
-
 class _Norms:
     """Batch norms in the order in which they are met; collects the batch's statistics."""
 
