@@ -39,45 +39,27 @@ using Columns = std::map<std::string, std::size_t>;
 
 Columns job_columns() {
 #define C(name) FASTNAS_COLUMN(Job, name)
-    return {C(kind),
-            C(kernel),
-            C(dilation),
-            C(stride),
-            C(start),
-            C(in_channels),
-            C(in_height),
-            C(in_width),
-            C(out_channels),
-            C(out_height),
-            C(out_width),
-            C(first),
-            C(input),
-            C(input_norm),
-            C(depthwise),
-            C(pointwise),
-            C(output),
-            C(moments),
-            C(norm),
-            C(eps),
-            C(batch),
-            C(gamma),
-            C(beta),
-            C(alpha),
-            C(running),
-            C(running_stride),
-            C(statistics),
-            C(grad),
-            C(sums),
-            C(coefficients),
-            C(gamma_grad),
-            C(beta_grad),
-            C(alpha_sum),
-            C(grad_gathered),
-            C(weight_sums),
-            C(before),
-            C(members),
-            C(member_count),
-            {"columns", sizeof(Job) / sizeof(i64)}};
+    return {C(kind),         C(kernel),
+            C(dilation),     C(stride),
+            C(start),        C(in_channels),
+            C(in_height),    C(in_width),
+            C(out_channels), C(out_height),
+            C(out_width),    C(first),
+            C(input),        C(input_norm),
+            C(depthwise),    C(pointwise),
+            C(output),       C(moments),
+            C(norm),         C(eps),
+            C(batch),        C(gamma),
+            C(beta),         C(alpha),
+            C(running),      C(running_stride),
+            C(statistics),   C(grad),
+            C(sums),         C(coefficients),
+            C(gamma_grad),   C(beta_grad),
+            C(alpha_sum),    C(grad_gathered),
+            C(weight_sums),  C(before),
+            C(members),      C(member_count),
+            C(sums_count),   C(rectify),
+            C(next),         {"columns", sizeof(Job) / sizeof(i64)}};
 #undef C
 }
 
@@ -99,8 +81,8 @@ void bind(py::module_& m, py::class_<Graph>& cell) {
     m.def(
         "gpu_kernels",
         [] {
-            return std::vector<std::string>{"moments",   "norms",      "apply",       "grad_sums",   "coefficients",
-                                            "pool_grad", "stage_back", "hidden_back", "source_back", "reduce"};
+            return std::vector<std::string>{"moments",      "norms",      "apply",       "grad_sums",
+                                            "coefficients", "stage_back", "source_back", "reduce"};
         },
         "Names of the GPU kernels, in the order of their numbers.");
     m.def(

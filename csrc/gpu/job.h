@@ -46,7 +46,7 @@ struct Job {
     View input;
     i64 input_norm;            // `norm` of the stage before; -1: the input is a state
     i64 depthwise, pointwise;  // in params: w (C_in, K, K) or -1, W (C_out, C_in)
-    View output;               // u, where it is kept; base -1: nowhere
+    View output;               // u, where it is kept, which may be its target's own place; base -1: nowhere
     i64 moments;               // in floats (tiles, 2, C_out): a tile's means and Σ(u - mean)²; -1: not wanted
 
     // The batch norm of u.
@@ -59,14 +59,17 @@ struct Job {
     i64 statistics;  // in statistics: the mean's place; the variance's is `channels` of the plan further on
 
     // Backward.
-    View grad;         // gradient of o/α: of the edge's target, or left there by the next stage (then without ReLU)
-    i64 sums;          // in floats (tiles, 2, C_out): a tile's Σ g and Σ g·(u - mean); identity: 0 and Σ g·x
-    i64 coefficients;  // in floats (3, C_out): ∂u = a·g + b·(u - mean) + c
+    View grad;  // g, the gradient of o/α, if this stage is the last; else `next` knows it
+    i64 sums;   // in floats (sums_count, 2, C_out): Σ g and Σ g·(u - mean) of a tile, or of a part of `next`;
+                // identity: 0 and Σ g·x
+    i64 sums_count;
+    i64 coefficients;           // in floats (3, C_out): ∂u = a·g + b·(u - mean) + c
     i64 gamma_grad, beta_grad;  // in grads, or -1
     i64 alpha_sum;              // in floats: this stage's part of ∂α; -1: not wanted
-    View grad_gathered;         // ∂d (N, C_in, H_out, W_out); of a pool: ∂u over its members
+    View grad_gathered;         // ∂d (N, C_in, H_out, W_out)
+    i64 rectify;                // 1: with the derivative of ReLU, as its source's whole gradient
     i64 weight_sums;            // in floats (parts, C_out·C_in + C_in·K·K): a part's ∂W and ∂w; -1
-    i64 before;                 // the job of the stage before, or -1
+    i64 before, next;           // the jobs of the stages before and after, or -1
     i64 members, member_count;  // of a pool's leader: its edges' jobs, a list; else 0 of them
 };
 

@@ -25,8 +25,6 @@ class Launches {
     void norms(const List& jobs) { per_job(kNorms, jobs); }
     void grad_sums(const List& jobs) { per_tile(kGradSums, jobs); }
     void coefficients(const List& jobs) { per_job(kCoefficients, jobs); }
-    void pool_grad(const List& leaders) { per_tile(kPoolGrad, leaders); }
-    void hidden_back(const List& jobs) { per_tile(kHiddenBack, jobs); }
     void apply(int state, const List& jobs, bool accumulate) {
         Launch launch = over(kApply, jobs, state);
         launch.accumulate = accumulate;

@@ -45,6 +45,7 @@ class Forward {
             launches_.begin(from.state);
             place_hidden(rows_, from);
             place_moments(from);
+            place_alone(from);
             for (std::size_t level = 0; level < std::max<std::size_t>(1, from.levels.size()); ++level) {
                 const List convolutions = level < from.levels.size() ? from.levels[level] : List();
                 const bool pools = level == 0;
@@ -76,6 +77,19 @@ class Forward {
                 if (rows_.jobs[leader].moments < 0) rows_.jobs[leader].moments = take(leader);
                 rows_.jobs[j].moments = rows_.jobs[leader].moments;
             }
+    }
+
+    // What is all of a state is kept there until it is normed.
+    void place_alone(const Leaving& from) {
+        for (int j : from.last) {
+            Job& job = rows_.jobs[j];
+            const State& target = rows_.states[rows_.targets[j]];
+            i64 channels = 0;
+            for (int other : rows_.entering[rows_.targets[j]]) channels += rows_.jobs[other].out_channels;
+            if (!job.batch || channels != target.channels) continue;
+            job.output = target.value;
+            job.output.offset += job.first * job.out_height * job.out_width;
+        }
     }
 
     // With "fast" a state is written once, when all that it adds up is known; otherwise what has been computed for this
@@ -149,16 +163,24 @@ class Backward {
             job.grad.offset += job.first * job.out_height * job.out_width;
         }
         place_alpha_sums(weighed);
-        for (int j : weighed) place_sums(rows_.jobs[j]);
+        for (int j : weighed) place_sums(rows_.jobs[j], launches_.tiles(rows_.jobs[j]));
         launches_.grad_sums(weighed);
         launches_.coefficients(weighed);
-        if (wants(from.state)) pools_back(from);
+        list_members(from);
         for (std::size_t level = from.levels.size(); level-- > 0;) stages_back(from, from.levels[level], level == 0);
-        if (wants(from.state))
+        if (wants(from.state) && !is_alone(from))
             launches_.source_back(from.state,
                                   (from.levels.empty() ? List() : from.levels[0]) + from.leaders + from.identities);
         launches_.reduce(reductions_);
         reductions_.clear();
+    }
+
+    // Whether one 1×1 convolution is all that reads a state: its ∂d becomes the state's gradient.
+    bool is_alone(const Leaving& from) const {
+        if (from.levels.empty() || from.levels[0].size() != 1 || from.leaders.size() + from.identities.size() > 0)
+            return false;
+        const Job& job = rows_.jobs[from.levels[0][0]];
+        return job.depthwise < 0 && job.stride == 1 && rows_.states[from.state].given.base < 0;
     }
 
     void place_alpha_sums(const List& weighed) {
@@ -173,8 +195,9 @@ class Backward {
     }
 
     // What batch norm's derivative needs of a job, and gives.
-    void place_sums(Job& job) {
-        job.sums = rows_.floats.take(2 * i64(launches_.tiles(job)) * job.out_channels);
+    void place_sums(Job& job, i64 count) {
+        job.sums_count = count;
+        job.sums = rows_.floats.take(2 * count * job.out_channels);
         if (job.kind == kIdentity) return;
         job.coefficients = rows_.floats.take(3 * job.out_channels);
         if (!wants_.parameters) return;
@@ -182,40 +205,34 @@ class Backward {
         job.beta_grad = job.beta;
     }
 
-    void pools_back(const Leaving& from) {
+    void list_members(const Leaving& from) {
         for (int leader : from.leaders) {
-            Job& job = rows_.jobs[leader];
             const List& members = rows_.pool_members.at(leader);
-            job.grad_gathered = rows_.scratch_for(job, job.in_channels);
-            job.members = launches_.list(members);
-            job.member_count = i64(members.size());
+            rows_.jobs[leader].members = launches_.list(members);
+            rows_.jobs[leader].member_count = i64(members.size());
         }
-        launches_.pool_grad(from.leaders);
     }
 
     void stages_back(const Leaving& from, const List& jobs, bool first) {
         const bool store = !first || wants(from.state);
         if (!store && !wants_.parameters) return;
-        List before;
-        for (int j : jobs)
-            if (rows_.jobs[j].before >= 0) {
-                before.push_back(rows_.jobs[j].before);
-                Job& previous = rows_.jobs[before.back()];
-                previous.grad = rows_.scratch_for(previous, previous.out_channels);
-                place_sums(previous);
-            }
-        const i64 scratch = rows_.scratch.mark();
         const int parts = launches_.parts(jobs);
+        List before;
         for (int j : jobs) {
             Job& job = rows_.jobs[j];
-            if (store) job.grad_gathered = rows_.scratch_for(job, job.in_channels);
+            if (store && first && is_alone(from)) {
+                job.grad_gathered = rows_.states[from.state].grad;
+                job.rectify = 1;
+            } else if (store) {
+                job.grad_gathered = rows_.scratch_for(job, job.in_channels);
+            }
             if (wants_.parameters) place_weight_sums(job, parts);
+            if (job.before < 0) continue;
+            before.push_back(job.before);
+            place_sums(rows_.jobs[job.before], parts);
         }
         launches_.stage_back(jobs, parts);
-        if (first) return;
-        launches_.hidden_back(jobs);
         launches_.coefficients(before);
-        rows_.scratch.release(scratch);
     }
 
     void place_weight_sums(Job& job, i64 parts) {

@@ -18,11 +18,10 @@ enum Kernel : int {
     kApply,         // grid (tiles, 1): a state = Σ o over the listed jobs
     kGradSums,      // grid (tiles, jobs): `sums`
     kCoefficients,  // grid (1, jobs): merges sums; writes `coefficients`, ∂γ, ∂β, `alpha_sum`
-    kPoolGrad,      // grid (tiles, leaders): `grad_gathered` = Σ over members of ∂u
-    kStageBack,     // grid (parts, jobs): ∂u, then ∂W and ∂w into `weight_sums`, ∂d into `grad_gathered`
-    kHiddenBack,    // grid (tiles, jobs): from ∂d to the gradient of the stage before, and its sums
-    kSourceBack,    // grid (tiles, 1): a state's gradient = what is given + Σ over the listed jobs
-    kReduce,        // grid (chunks of kReduceChunk, reductions): grads
+    kStageBack,  // grid (parts, jobs): ∂u, then ∂W and ∂w into `weight_sums`, ∂d into `grad_gathered`, `sums` of
+                 // `before`
+    kSourceBack,  // grid (tiles, 1): a state's gradient = what is given + Σ over the listed jobs
+    kReduce,      // grid (chunks of kReduceChunk, reductions): grads
 };
 constexpr int kKernels = kReduce + 1;
 constexpr int kReduceChunk = 256;

@@ -120,7 +120,7 @@ Job Rows::plain(const Edge& edge, Kind kind) const {
     job.output = job.grad = job.grad_gathered = kNowhere;
     for (i64* place : {&job.input_norm, &job.depthwise, &job.pointwise, &job.moments, &job.norm, &job.gamma, &job.beta,
                        &job.alpha, &job.running, &job.statistics, &job.sums, &job.coefficients, &job.gamma_grad,
-                       &job.beta_grad, &job.alpha_sum, &job.weight_sums, &job.before})
+                       &job.beta_grad, &job.alpha_sum, &job.weight_sums, &job.before, &job.next})
         *place = -1;
     return job;
 }
@@ -197,7 +197,9 @@ void Rows::add_stages(const Edge& edge, const Candidate& candidate, Leaving& fro
             part.start += i;
             part.pointwise = parameters[stage.pointwise + i];
             set_norm(part, stage.norm);
-            before = put(edge, candidate, part, last);
+            const int number = put(edge, candidate, part, last);
+            if (before >= 0 && s > 0) jobs[before].next = number;
+            before = number;
             from.levels[s].push_back(before);
             (last ? from.last : from.hidden).push_back(before);
         }

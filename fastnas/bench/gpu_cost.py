@@ -7,9 +7,8 @@ again included; a multiply-add is two.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,8 +66,8 @@ class _Table:
         size = self._columns["Reduction"]["columns"]
         return [self.row("Reduction", launch.list + i * size) for i in range(launch.count)]
 
-    def numbers(self, at: int, count: int) -> Sequence[Any]:
-        return self._numbers[at : at + count].tolist()
+    def numbers(self, at: int, count: int) -> list[int]:
+        return [int(number) for number in self._numbers[at : at + count]]
 
     def view(self, row: Row, kind: str, name: str) -> tuple[int, int]:
         """Base and offset."""
@@ -110,6 +109,9 @@ class _LaunchCost:
     def _output(self, job: Row) -> int:
         return self._launch.images * job["out_channels"] * job["out_height"] * job["out_width"]
 
+    def _sums(self, job: Row) -> int:
+        return 2 * job["out_channels"] * job["sums_count"]
+
     def _tile_sums(self, job: Row) -> int:
         pixels = self._launch.images * job["out_height"] * job["out_width"]
         return 2 * job["out_channels"] * -(-pixels // self._launch.tile)
@@ -128,7 +130,7 @@ class _LaunchCost:
         return 2 * self._output(job) * job["in_channels"] if job["kind"] == CONVOLUTION else 0
 
     def _compute(self, job: Row) -> None:
-        """U from a job's input."""
+        """u from a job's input."""
         self._reads(job, "input", self._input(job))
         self._floats(self._weights(job))
         self._flops += self._gather_flops(job) + self._product_flops(job) if job["kind"] != IDENTITY else 0
@@ -150,7 +152,10 @@ class _LaunchCost:
         elements = self._launch.images * state["channels"] * state["height"] * state["width"]
         self._writes(state, "value", elements * (2 if self._launch.accumulate else 1), "State")
         for job in self._table.jobs(self._launch):
-            self._compute(job)
+            if self._table.view(job, "Job", "output")[0] >= 0:
+                self._reads(job, "output", self._output(job))
+            else:
+                self._compute(job)
             self._floats(3 * job["out_channels"])
             self._flops += 2 * self._output(job)
 
@@ -158,28 +163,23 @@ class _LaunchCost:
         for job in self._table.jobs(self._launch):
             self._compute(job)
             self._reads(job, "grad", self._output(job))
-            self._floats(self._tile_sums(job))
+            self._floats(self._sums(job))
             self._flops += 3 * self._output(job)
 
     def _coefficients(self) -> None:
         for job in self._table.jobs(self._launch):
-            self._floats(self._tile_sums(job) + 10 * job["out_channels"])
-
-    def _pool_grad(self) -> None:
-        for leader in self._table.jobs(self._launch):
-            self._compute(leader)
-            self._writes(leader, "grad_gathered", self._gathered(leader))
-            for number in self._table.numbers(leader["members"], leader["member_count"]):
-                self._reads(self._table.job(number), "grad", self._output(leader))
-                self._flops += 3 * self._output(leader)
+            self._floats(self._sums(job) + 10 * job["out_channels"])
 
     def _stage_back(self) -> None:
         for job in self._table.jobs(self._launch):
             self._reads(job, "input", self._input(job))
             self._reads(job, "output", self._output(job))
-            self._reads(job, "grad", self._output(job))
+            self._reads_grad(job)
             self._writes(job, "grad_gathered", self._gathered(job))
             self._floats(self._weights(job))
+            if job["before"] >= 0:
+                self._floats(self._sums(self._table.job(job["before"])))
+                self._flops += 2 * self._gather_flops(job)
             again = self._table.view(job, "Job", "output")[0] < 0
             self._flops += 4 * self._output(job) + self._product_flops(job) * (2 if again else 1)
             self._flops += self._gather_flops(job) if again or job["weight_sums"] >= 0 else 0
@@ -187,14 +187,13 @@ class _LaunchCost:
                 self._floats(self._launch.grid_x * self._weights(job))
                 self._flops += self._product_flops(job) + self._gather_flops(job)
 
-    def _hidden_back(self) -> None:
-        for job in self._table.jobs(self._launch):
-            before = self._table.job(job["before"])
-            self._reads(job, "grad_gathered", self._gathered(job))
-            self._reads(before, "output", self._input(job))
-            self._writes(before, "grad", self._input(job))
-            self._floats(self._tile_sums(before))
-            self._flops += self._gather_flops(job) + 5 * self._input(job)
+    def _reads_grad(self, job: Row) -> None:
+        if job["next"] < 0:
+            self._reads(job, "grad", self._output(job))
+            return
+        following = self._table.job(job["next"])
+        self._reads(following, "grad_gathered", self._gathered(following))
+        self._flops += self._gather_flops(following)
 
     def _source_back(self) -> None:
         state = self._table.row("State", self._launch.state)
@@ -205,6 +204,9 @@ class _LaunchCost:
         for job in self._table.jobs(self._launch):
             self._reads(job, "grad" if job["kind"] == IDENTITY else "grad_gathered", self._gathered(job))
             self._flops += self._gather_flops(job)
+            for number in self._table.numbers(job["members"], job["member_count"]):
+                self._reads(self._table.job(number), "grad", self._output(job))
+                self._flops += 2 * POOL_TAPS * self._output(job)
 
     def _reduce(self) -> None:
         for row in self._table.reductions(self._launch):
