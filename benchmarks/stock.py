@@ -116,7 +116,7 @@ class MixedOp(nn.Module):
 
 
 class Cell(nn.Module):
-    """Inputs are the outputs of the two cells before, `weights` (14, 8); the output is (N, 4 * channels, H, W).
+    """Inputs are the outputs of the two cells before, `weights` (edges, 8); the output is (N, nodes * channels, H, W).
 
     `checkpointed` keeps of every edge its input alone and computes the edge again in backward. Its batch norms then run
     twice a step, and so their running statistics move twice; the gradients are the same.
@@ -130,25 +130,26 @@ class Cell(nn.Module):
         reduction: bool,
         reduction_prev: bool,
         *,
+        nodes: int = NODES,
         checkpointed: bool = False,
     ) -> None:
         super().__init__()
-        self.reduction, self.checkpointed = reduction, checkpointed
+        self.reduction, self.nodes, self.checkpointed = reduction, nodes, checkpointed
         prepare = FactorizedReduce if reduction_prev else ReLUConvBN
         self.preprocess0 = prepare(channels_prev_prev, channels)
         self.preprocess1 = ReLUConvBN(channels_prev, channels)
         self._ops = nn.ModuleList(
             MixedOp(channels, 2 if reduction and source < 2 else 1)
-            for node in range(NODES)
+            for node in range(nodes)
             for source in range(2 + node)
         )
 
     def forward(self, s0: Tensor, s1: Tensor, weights: Tensor) -> Tensor:
         states = [self.preprocess0(s0), self.preprocess1(s1)]
         edges = zip(self._ops, weights, strict=True)
-        for _ in range(NODES):
+        for _ in range(self.nodes):
             states.append(sum(self._edge(state, *next(edges)) for state in states))
-        return torch.cat(states[-NODES:], dim=1)
+        return torch.cat(states[-self.nodes :], dim=1)
 
     def _edge(self, state: Tensor, op: nn.Module, weights: Tensor) -> Tensor:
         if self.checkpointed:

@@ -7,11 +7,17 @@ again included; a multiply-add is two.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fastnas.ops import Spec
+from fastnas.ops.compiled import compiled
+from fastnas.ops.gpu import Tiling
 
 if TYPE_CHECKING:
     from fastnas import _C
@@ -19,6 +25,7 @@ if TYPE_CHECKING:
 FLOAT = 4
 IDENTITY, CONVOLUTION = 3, 0
 POOL_TAPS = 9
+RUNNING_LAUNCHES = 4  # unbiased variance, counter, means, variances
 Row = dict[str, int]
 
 
@@ -40,6 +47,29 @@ def plan_cost(plan: _C.GpuPlan, element_size: int) -> list[Cost]:
     """
     table = _Table(plan)
     return [_LaunchCost(table, launch, element_size).total() for launch in plan.launches]
+
+
+def call_costs(
+    spec: Spec, images: int, inputs: Sequence[tuple[int, int]], memory: str, tiling: Tiling, element_size: int = FLOAT
+) -> list[Cost]:
+    """Forward and backward of a cell in training, all gradients, with the packing of its parameters and what updates
+    its running statistics.
+
+    Args:
+        spec: the cell.
+        images: N.
+        inputs: height and width of every input.
+        memory: "fast" or "lean".
+        tiling: of the backend.
+        element_size: bytes of an activation, 4 or 2.
+    """
+    cell, sizes = compiled(spec.text), [tuple(size) for size in inputs]
+    forward = cell.plan_forward(images, sizes, memory, tiling)
+    backward = cell.plan_backward(images, sizes, memory, tiling, (True, True, True))
+    pack = Cost("pack", 2 * FLOAT * sum(math.prod(shape) for shape in spec.parameter_shapes), 0)
+    statistics = 4 * FLOAT * sum(spec.norm_channels)
+    blend = [Cost("running statistics", statistics, 0)] * RUNNING_LAUNCHES
+    return [pack, *plan_cost(forward, element_size), *blend, pack, *plan_cost(backward, element_size)]
 
 
 class _Table:

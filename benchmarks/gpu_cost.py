@@ -1,0 +1,164 @@
+"""What a search costs a GPU, counted and predicted: fastnas by its launch plans, stock PyTorch operator by operator.
+
+    python benchmarks/gpu_cost.py
+    python benchmarks/gpu_cost.py --batch 64 --json gpu-cost.json --picture docs/images/gpu-cost
+
+Nothing runs on a GPU, and none is needed. docs/gpu.md says what is counted and how times are predicted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import stock
+import torch
+from eager_cost import EagerCost
+from gpu_picture import FAST, LEAN, STOCK, draw
+from machine import machine
+from rich.console import Console
+from rich.table import Table
+
+from fastnas.bench.gpu_cost import Cost, call_costs
+from fastnas.nn import Cell, DartsSupernet
+
+LAUNCH_SECONDS = 3e-6  # a stream takes up kernels no faster than about this
+
+
+@dataclass(frozen=True)
+class Device:
+    """Published peaks: bytes a second of main memory, FLOPs a second in float32 without tensor cores."""
+
+    name: str
+    bytes: float
+    flops: float
+
+    def seconds(self, costs: Sequence[Cost]) -> float:
+        """Predicted: each kernel is bound by its bytes, its FLOPs, or its launch."""
+        return sum(max(c.bytes / self.bytes, c.flops / self.flops, LAUNCH_SECONDS) for c in costs)
+
+
+DEVICES = (
+    Device("P100 16 GB", 732e9, 9.3e12),  # NVIDIA, Tesla P100 PCIe data sheet
+    Device("V100", 900e9, 15.7e12),  # V100 SXM2 data sheet
+    Device("A100 40 GB", 1555e9, 19.5e12),  # A100 data sheet
+    Device("H100", 3350e9, 67e12),  # H100 SXM data sheet
+)
+Counts = dict[str, list[Cost]]
+
+
+def cell_counts(channels: int, size: int, batch: int, nodes: int = stock.NODES) -> Counts:
+    """Forward and backward of one normal cell, all gradients."""
+    width = nodes * channels
+    arguments = (width, width, channels, False, False)
+    with torch.device("meta"):
+        plain = stock.Cell(*arguments, nodes=nodes)
+        inputs = [torch.empty(batch, width, size, size, requires_grad=True) for _ in range(2)]
+        weights = torch.empty(len(plain._ops), stock.CANDIDATES, requires_grad=True)
+    with EagerCost() as counted:
+        out = plain(*inputs, weights)
+        out.backward(torch.empty_like(out))
+    cell = Cell(*arguments, nodes)
+    return {STOCK: counted.costs} | {
+        name: _cell_costs(cell, batch, [(size, size)] * 2, memory) for name, memory in ((FAST, "fast"), (LEAN, "lean"))
+    }
+
+
+def step_counts(channels: int, layers: int, size: int, batch: int) -> Counts:
+    """Forward and backward of the whole DARTS search network, all gradients, with stem, classifier and loss."""
+    with torch.device("meta"):
+        plain = stock.Network(channels, layers)
+        images, labels = torch.empty(batch, 3, size, size), torch.empty(batch, dtype=torch.long)
+    with EagerCost() as whole:
+        torch.nn.functional.cross_entropy(plain(images), labels).backward()
+    counts = {STOCK: whole.costs}
+    around = _around_cells(plain, images, labels)
+    for name, memory in ((FAST, "fast"), (LEAN, "lean")):
+        network = DartsSupernet(channels, layers)
+        costs, before, previous = list(around), (size, size), (size, size)
+        for cell in network.cells:
+            assert isinstance(cell, Cell)
+            costs += _cell_costs(cell, batch, [before, previous], memory)
+            before, previous = previous, cell.spec.sizes([before, previous])[cell.spec.outputs[0]]
+        counts[name] = costs
+    return counts
+
+
+def _cell_costs(cell: Cell, batch: int, sizes: list[tuple[int, int]], memory: str) -> list[Cost]:
+    return call_costs(cell.spec, batch, sizes, memory, (4096, 16, 128, 128))
+
+
+def _around_cells(plain: stock.Network, images: torch.Tensor, labels: torch.Tensor) -> list[Cost]:
+    """Everything but the cells."""
+    with EagerCost() as counted:
+        stem = plain.stem(images)
+        for alphas in (plain.alphas_normal, plain.alphas_reduce):
+            torch.nn.functional.softmax(alphas, -1).sum().backward()
+        stem.backward(torch.empty_like(stem))
+        last = torch.empty(
+            len(images), plain.classifier.in_features, *(n // 4 for n in images.shape[2:]), device="meta",
+            requires_grad=True,
+        )  # fmt: skip
+        logits = plain.classifier(plain.global_pooling(last).flatten(1))
+        torch.nn.functional.cross_entropy(logits, labels).backward()
+    return counted.costs
+
+
+def table(title: str, counts: Counts) -> Table:
+    """Totals, each with how many times as much stock needs, and predicted times."""
+    result = Table("quantity", "network", "total", "stock / this", title=title, title_justify="left")
+    totals = {
+        "kernel launches": ({name: len(costs) for name, costs in counts.items()}, 1, ""),
+        "DRAM traffic": ({name: sum(c.bytes for c in costs) for name, costs in counts.items()}, 1e9, " GB"),
+        "arithmetic": ({name: sum(c.flops for c in costs) for name, costs in counts.items()}, 1e9, " GFLOP"),
+    }
+    for device in DEVICES:
+        times = {name: device.seconds(costs) for name, costs in counts.items()}
+        totals[f"predicted time, {device.name}"] = (times, 1e-3, " ms")
+    for quantity, (values, unit, suffix) in totals.items():
+        for row, (name, value) in enumerate(values.items()):
+            amount = f"{value / unit:,.0f}" if unit == 1 else f"{value / unit:.2f}"
+            result.add_row("" if row else quantity, name, f"{amount}{suffix}", f"{values[STOCK] / value:.2f}x")
+        result.add_section()
+    return result
+
+
+def main() -> None:
+    """Count, print, and write what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=int, default=64, help="of DARTS; Auto-DeepLab's cells have 2 (default 64)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every kernel's count to FILE")
+    parser.add_argument("--picture", type=Path, metavar="STEM", help="draw STEM.svg and STEM.png")
+    parser.add_argument("--quick", action="store_true", help="a tiny network: shows that everything runs")
+    words = parser.parse_args()
+    channels, layers, size, batch = (4, 3, 8, 2) if words.quick else (16, 8, 32, words.batch)
+    console = Console()
+    found = {
+        f"DARTS, one search network, C={channels}, L={layers}, {size}×{size}, batch {batch}": step_counts(
+            channels, layers, size, batch
+        ),
+        f"DARTS, a normal cell, C={channels}, {size}×{size}, batch {batch}": cell_counts(channels, size, batch),
+    }
+    for scale in () if words.quick else (4, 8, 16, 32):
+        width, side = 2 * scale, 320 // scale + 1
+        title = f"Auto-DeepLab, a cell at scale {scale}, C={width}, {side}×{side}, 5 nodes, batch 2"
+        found[title] = cell_counts(width, side, 2, nodes=5)
+    console.print("Counted and predicted; nothing here was measured on a GPU.")
+    for title, counts in found.items():
+        console.print(table(title, counts))
+    if words.json:
+        results = {
+            t: {name: [asdict(c) for c in costs] for name, costs in counts.items()} for t, counts in found.items()
+        }
+        words.json.write_text(json.dumps({"machine": machine(torch.get_num_threads()), "counts": results}))
+    if words.picture:
+        title, counts = next(iter(found.items()))
+        for path in draw(title, counts, DEVICES, words.picture):
+            console.print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    main()
