@@ -11,6 +11,7 @@ from fastnas.kernels.columns import (
     COEFFICIENTS,
     CONVOLUTION,
     DEPTHWISE,
+    DILATION,
     GRAD,
     GRAD_GATHERED,
     IDENTITY,
@@ -46,6 +47,7 @@ from fastnas.kernels.gather import (
     state_block,
     transposed,
     unit,
+    window,
 )
 from fastnas.kernels.pixels import load_block, rounded, store_block, tile_pixels
 from fastnas.kernels.rows import exists, factor, job_row, number, only_if, per_channel, view
@@ -133,9 +135,7 @@ def pool_grad(
 
 
 @triton.jit
-def unit_grad(
-    bases, params, floats, job, row, image, y, x, inside, C_IN: constexpr, C_OUT: constexpr, P: constexpr
-):
+def unit_grad(bases, params, floats, job, row, image, y, x, inside, C_IN: constexpr, C_OUT: constexpr, P: constexpr):
     """∂u (C_OUT, P) = a·g + b·(u - mean) + c; 0 where the pixel is not inside."""
     a, b, c, mean = coefficients_of(floats, job, row, row < number(job, OUT_CHANNELS))
     result = a[:, None] * grad_block(bases, job, row, image, y, x, inside)
@@ -155,12 +155,13 @@ def add_to(pointer, value, mask, first):
 @triton.jit
 def depthwise_sums(sums, first, bases, floats, job, grad, channel, image, y, x, inside):
     """∂w[channel, tap] += Σ_p ∂d·ReLU(x̂) where the tap meets it; `sums` is the part's ∂w."""
+    kernel, dilation = number(job, KERNEL), number(job, DILATION)
     known = channel < number(job, IN_CHANNELS)
-    mean, scale, shift = input_norm(floats, job, channel, known)
-    taps = number(job, KERNEL) * number(job, KERNEL)
-    for tap in range(taps):
-        value = rectified(bases, job, mean, scale, shift, channel, known, image, y, x, inside, tap)
-        add_to(sums + channel * taps + tap, tl.sum(grad * value, 1), known, first)
+    reads = window(bases, floats, job, channel, known, image, y, x)
+    into = sums + channel * (kernel * kernel)
+    for tap in range(kernel * kernel):
+        value = rectified(reads, known, inside, dilation * (tap // kernel), dilation * (tap % kernel))
+        add_to(into + tap, tl.sum(grad * value, 1), known, first)
 
 
 @triton.jit

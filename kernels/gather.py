@@ -26,7 +26,7 @@ from fastnas.kernels.columns import (
     START,
     STRIDE,
 )
-from fastnas.kernels.pixels import load_block, rounded
+from fastnas.kernels.pixels import corners, load_block, rounded
 from fastnas.kernels.rows import exists, number, only_if, per_channel, view
 
 
@@ -43,24 +43,37 @@ def input_norm(floats, job, channel, known):
 
 
 @triton.jit
-def depthwise_weight(params, job, channel, known, tap, taps):
-    """w[:, tap] (C,); 1 for a convolution that has none."""
-    return per_channel(params, tl.load(job + DEPTHWISE) + tap, channel * taps, only_if(exists(job, DEPTHWISE), known), 1.0)
+def depthwise_weights(params, job, channel, known):
+    """Where w[channel, tap 0] lies, and whether there is one; a convolution without has the weight 1."""
+    taps = number(job, KERNEL) * number(job, KERNEL)
+    return params + tl.load(job + DEPTHWISE) + channel * taps, only_if(exists(job, DEPTHWISE), known)
 
 
 @triton.jit
-def rectified(bases, job, mean, scale, shift, channel, known, image, y, x, inside, tap):
-    """(C, P): ReLU(x̂) where a tap meets it from the output pixels (y, x); 0 outside of the image."""
-    kernel, height, width = number(job, KERNEL), number(job, IN_HEIGHT), number(job, IN_WIDTH)
-    stride, dilation, start = number(job, STRIDE), number(job, DILATION), number(job, START)
-    y = stride * y + start + dilation * (tap // kernel)
-    x = stride * x + start + dilation * (tap % kernel)
-    inside = inside & (y >= 0) & (y < height) & (x >= 0) & (x < width)
+def window(bases, floats, job, channel, known, image, y, x):
+    """What the taps of output pixels (y, x) read: the first one's addresses (C, P) and place (P,); x̂'s norm."""
+    height, width, stride, start = (
+        number(job, IN_HEIGHT),
+        number(job, IN_WIDTH),
+        number(job, STRIDE),
+        number(job, START),
+    )
+    y, x = stride * y + start, stride * x + start
     pointer, image_stride = view(bases, job, INPUT)
-    value = load_block(pointer, image_stride, channel, known, image, y, x, inside, height, width)
-    value = (value - mean[:, None]) * scale[:, None] + shift[:, None]
-    value = tl.where(value < 0.0, 0.0, value)
-    return tl.where(known[:, None] & inside[None, :], value, 0.0)
+    at = corners(pointer, image_stride, channel, image, height * width) + (y * width + x)[None, :]
+    mean, scale, shift = input_norm(floats, job, channel, known)
+    return at, y, x, height, width, mean[:, None], scale[:, None], shift[:, None]
+
+
+@triton.jit
+def rectified(window, known, inside, dy, dx):
+    """ReLU(x̂) (C, P) at a tap that is (dy, dx) away from the first; 0 outside of the image."""
+    at, y, x, height, width, mean, scale, shift = window
+    y, x = y + dy, x + dx
+    inside = inside & (y >= 0) & (y < height) & (x >= 0) & (x < width)
+    mask = known[:, None] & inside[None, :]
+    value = (tl.load(at + (dy * width + dx), mask=mask, other=0.0).to(tl.float32) - mean) * scale + shift
+    return tl.where(mask & ((value < 0.0) == 0), value, 0.0)
 
 
 @triton.jit
@@ -75,22 +88,19 @@ def state_block(bases, job, channel, image, y, x, inside):
 @triton.jit
 def gathered(bases, params, floats, job, channel, image, y, x, inside, C: constexpr, P: constexpr):
     """d (C, P) = Σ_tap w[:, tap]·ReLU(x̂) where the tap meets it; 0 where the pixel is not inside."""
+    kernel, dilation = number(job, KERNEL), number(job, DILATION)
     known = channel < number(job, IN_CHANNELS)
-    mean, scale, shift = input_norm(floats, job, channel, known)
-    taps = number(job, KERNEL) * number(job, KERNEL)
+    reads = window(bases, floats, job, channel, known, image, y, x)
+    weights, weighed = depthwise_weights(params, job, channel, known)
     d = tl.zeros([C, P], tl.float32)
-    for tap in range(taps):
-        weight = depthwise_weight(params, job, channel, known, tap, taps)
-        d += weight[:, None] * rectified(
-            bases, job, mean, scale, shift, channel, known, image, y, x, inside, tap
-        )  # fmt: skip
+    for tap in range(kernel * kernel):
+        weight = tl.load(weights + tap, mask=weighed, other=1.0)
+        d += weight[:, None] * rectified(reads, known, inside, dilation * (tap // kernel), dilation * (tap % kernel))
     return tl.where(inside[None, :], d, 0.0)
 
 
 @triton.jit
-def product(
-    bases, params, floats, job, row, image, y, x, inside, C_IN: constexpr, C_OUT: constexpr, P: constexpr
-):
+def product(bases, params, floats, job, row, image, y, x, inside, C_IN: constexpr, C_OUT: constexpr, P: constexpr):
     """u (C_OUT, P) = W[row]·d, over blocks of C_IN channels."""
     channels = number(job, IN_CHANNELS)
     known_row = (row >= 0) & (row < number(job, OUT_CHANNELS))
@@ -111,13 +121,15 @@ def pooled(bases, job, channel, image, y, x, inside, C: constexpr, P: constexpr)
     height, width, stride = number(job, IN_HEIGHT), number(job, IN_WIDTH), number(job, STRIDE)
     known = (channel >= 0) & (channel < number(job, OUT_CHANNELS))
     pointer, image_stride = view(bases, job, INPUT)
+    planes = corners(pointer, image_stride, channel, image, height * width)
     maximum = number(job, KIND) == MAX_POOL
     result = tl.zeros([C, P], tl.float32) + tl.where(maximum, -float("inf"), 0.0)
     count = tl.zeros([P], tl.float32)
     for tap in range(9):
         row, column = stride * y - 1 + tap // 3, stride * x - 1 + tap % 3
         there = inside & (row >= 0) & (row < height) & (column >= 0) & (column < width)
-        value = load_block(pointer, image_stride, channel, known, image, row, column, there, height, width)
+        mask = known[:, None] & there[None, :]
+        value = tl.load(planes + (row * width + column)[None, :], mask=mask, other=0.0).to(tl.float32)
         larger = there[None, :] & ((value > result) | (value != value))
         result = tl.where(maximum, tl.where(larger, value, result), result + value)
         count += tl.where(there, 1.0, 0.0)
@@ -126,9 +138,7 @@ def pooled(bases, job, channel, image, y, x, inside, C: constexpr, P: constexpr)
 
 
 @triton.jit
-def unit(
-    bases, params, floats, job, row, image, y, x, inside, C_IN: constexpr, C_OUT: constexpr, P: constexpr
-):
+def unit(bases, params, floats, job, row, image, y, x, inside, C_IN: constexpr, C_OUT: constexpr, P: constexpr):
     """u (C_OUT, P) as it is normalised: computed, and rounded to T. Not for the identity."""
     u = tl.zeros([C_OUT, P], tl.float32)
     if number(job, KIND) == CONVOLUTION:
@@ -139,9 +149,7 @@ def unit(
 
 
 @triton.jit
-def kept_unit(
-    bases, params, floats, job, row, image, y, x, inside, C_IN: constexpr, C_OUT: constexpr, P: constexpr
-):
+def kept_unit(bases, params, floats, job, row, image, y, x, inside, C_IN: constexpr, C_OUT: constexpr, P: constexpr):
     """`unit` of a convolution, read from `output` where it is kept."""
     u = tl.zeros([C_OUT, P], tl.float32)
     if exists(job, OUTPUT):
@@ -162,22 +170,24 @@ def transposed(bases, params, job, channel, image, y, x, inside, C: constexpr, P
     stride, dilation, start = number(job, STRIDE), number(job, DILATION), number(job, START)
     known = channel < number(job, IN_CHANNELS)
     pointer, image_stride = view(bases, job, GRAD_GATHERED)
-    taps = kernel * kernel
+    planes = corners(pointer, image_stride, channel, image, height * width)
+    weights, weighed = depthwise_weights(params, job, channel, known)
     result = tl.zeros([C, P], tl.float32)
-    for tap in range(taps):
-        row, column, there = met_by(y, x, inside, tap // kernel, tap % kernel, stride, dilation, start, height, width)
-        grad = load_block(pointer, image_stride, channel, known, image, row, column, there, height, width)
-        result += depthwise_weight(params, job, channel, known, tap, taps)[:, None] * grad
+    for tap in range(kernel * kernel):
+        dy, dx = start + dilation * (tap // kernel), start + dilation * (tap % kernel)
+        row, column, there = met_by(y - dy, x - dx, inside, stride, height, width)
+        mask = known[:, None] & there[None, :]
+        grad = tl.load(planes + (row * width + column)[None, :], mask=mask, other=0.0).to(tl.float32)
+        result += tl.load(weights + tap, mask=weighed, other=1.0)[:, None] * grad
     return result
 
 
 @triton.jit
-def met_by(y, x, inside, i, j, stride, dilation, start, height, width):
-    """Output pixels whose tap (i, j) meets the input pixels (y, x), and whether there are such."""
-    row, column = y - start - dilation * i, x - start - dilation * j
-    there = inside & (row >= 0) & (row % stride == 0) & (column >= 0) & (column % stride == 0)
-    row, column = row // stride, column // stride
-    return row, column, there & (row < height) & (column < width)
+def met_by(y, x, inside, stride, height, width):
+    """Output pixels that `stride` takes to (y, x), and whether there are such."""
+    row, column = y // stride, x // stride
+    there = inside & (y >= 0) & (row * stride == y) & (row < height)
+    return row, column, there & (x >= 0) & (column * stride == x) & (column < width)
 
 
 @triton.jit
@@ -191,13 +201,15 @@ def pool_transposed(bases, job, channel, image, y, x, inside, C: constexpr, P: c
     height, width, stride = number(job, OUT_HEIGHT), number(job, OUT_WIDTH), number(job, STRIDE)
     known = channel < number(job, IN_CHANNELS)
     pointer, image_stride = view(bases, job, GRAD_GATHERED)
+    planes = corners(pointer, image_stride, channel, image, height * width)
     lost = tl.zeros([C, P], tl.int32)
     if number(job, KIND) == MAX_POOL:
         lost = lost_windows(bases, job, channel, known, image, y, x, inside, C, P)
     result = tl.zeros([C, P], tl.float32)
     for tap in range(9):
-        row, column, there = met_by(y, x, inside, tap // 3, tap % 3, stride, 1, -1, height, width)
-        grad = load_block(pointer, image_stride, channel, known, image, row, column, there, height, width)
+        row, column, there = met_by(y + 1 - tap // 3, x + 1 - tap % 3, inside, stride, height, width)
+        mask = known[:, None] & there[None, :]
+        grad = tl.load(planes + (row * width + column)[None, :], mask=mask, other=0.0).to(tl.float32)
         if number(job, KIND) == AVG_POOL:
             rows = covered(row, stride, in_height)
             columns = covered(column, stride, in_width)
@@ -221,19 +233,21 @@ def lost_windows(bases, job, channel, known, image, y, x, inside, C: constexpr, 
     """
     height, width = number(job, IN_HEIGHT), number(job, IN_WIDTH)
     pointer, image_stride = view(bases, job, INPUT)
-    own = load_block(pointer, image_stride, channel, known, image, y, x, inside, height, width)
+    here = corners(pointer, image_stride, channel, image, height * width) + (y * width + x)[None, :]
+    own = tl.load(here, mask=known[:, None] & inside[None, :], other=0.0).to(tl.float32)
     own_nan = own != own
     lost = tl.zeros([C, P], tl.int32)
     for neighbour in range(25):
         r, s = neighbour // 5 - 2, neighbour % 5 - 2
         row, column = y + r, x + s
         there = inside & (row >= 0) & (row < height) & (column >= 0) & (column < width)
-        other = load_block(pointer, image_stride, channel, known, image, row, column, there, height, width)
+        mask = known[:, None] & there[None, :]
+        other = tl.load(here + (r * width + s), mask=mask, other=0.0).to(tl.float32)
         earlier, later = neighbour < 12, neighbour > 12
         beats = (other > own) | ((other == own) & earlier) | ((other != other) & (later | (own_nan == 0)))
         # As element (i, j) of a window, (y, x) has neighbours from -i to 2 - i and from -j to 2 - j.
         windows = spread(elements(r)) * elements(s)
-        lost |= tl.where(beats & there[None, :] & (neighbour != 12), windows, 0)
+        lost |= tl.where(beats & mask & (neighbour != 12), windows, 0)
     return lost
 
 

@@ -173,7 +173,11 @@ def reduce(
     """Grid (chunks of CHUNK, reductions): grads[place + i] = Σ_p floats[source + p·stride + i], in double."""
     floats, grads = buffers[1], buffers[3]
     row = table + jobs + tl.program_id(1) * REDUCTION_COLUMNS
-    source, stride, parts = tl.load(row + REDUCTION_SOURCE), tl.load(row + REDUCTION_STRIDE), number(row, REDUCTION_PARTS)
+    source, stride, parts = (
+        tl.load(row + REDUCTION_SOURCE),
+        tl.load(row + REDUCTION_STRIDE),
+        number(row, REDUCTION_PARTS),
+    )
     i = tl.program_id(0) * CHUNK + tl.arange(0, CHUNK)
     known = i < number(row, REDUCTION_SIZE)
     result = tl.zeros([CHUNK], tl.float64)

@@ -1,7 +1,4 @@
-"""Addressing: tiles of pixels that are counted through the batch, and blocks (C, P) of channels by such pixels.
-
-`at` stands for a tile's pixels everywhere: (image, y, x, inside), each (P,).
-"""
+"""Addressing: tiles of pixels that are counted through the batch, and blocks (C, P) of channels by such pixels."""
 
 import triton
 import triton.language as tl
@@ -10,7 +7,7 @@ from triton.language import constexpr
 
 @triton.jit
 def tile_pixels(tile, images, height, width, P: constexpr):
-    """Pixel q of the batch is (y, x) of image q / (H·W); beyond the last one `inside` is false."""
+    """Pixel q of the batch is (y, x) of image q / (H·W); beyond the last one `inside` is false. Each is (P,)."""
     area = height * width
     pixel = tile * P + tl.arange(0, P)
     image = pixel // area
@@ -20,24 +17,23 @@ def tile_pixels(tile, images, height, width, P: constexpr):
 
 
 @triton.jit
-def addresses(pointer, image_stride, channel, image, y, x, height, width):
-    """(C, P): where the elements (image, channel, y, x) of a view lie."""
-    column = image.to(tl.int64) * image_stride + y * width + x
-    return pointer + (channel * (height * width))[:, None] + column[None, :]
+def corners(pointer, image_stride, channel, image, area):
+    """(C, P): where the plane of a channel in a pixel's image begins. Only this takes 64 bits."""
+    return pointer + (image.to(tl.int64) * image_stride)[None, :] + (channel * area)[:, None]
 
 
 @triton.jit
 def load_block(pointer, image_stride, channel, known, image, y, x, inside, height, width):
     """(C, P) as float32, 0 where the channel is not known or the pixel not inside."""
-    where = addresses(pointer, image_stride, channel, image, y, x, height, width)
-    return tl.load(where, mask=known[:, None] & inside[None, :], other=0.0).to(tl.float32)
+    at = corners(pointer, image_stride, channel, image, height * width) + (y * width + x)[None, :]
+    return tl.load(at, mask=known[:, None] & inside[None, :], other=0.0).to(tl.float32)
 
 
 @triton.jit
 def store_block(pointer, image_stride, value, channel, known, image, y, x, inside, height, width):
     """Rounds (C, P) to T and stores what is known and inside."""
-    where = addresses(pointer, image_stride, channel, image, y, x, height, width)
-    tl.store(where, value.to(pointer.dtype.element_ty), mask=known[:, None] & inside[None, :])
+    at = corners(pointer, image_stride, channel, image, height * width) + (y * width + x)[None, :]
+    tl.store(at, value.to(pointer.dtype.element_ty), mask=known[:, None] & inside[None, :])
 
 
 @triton.jit
