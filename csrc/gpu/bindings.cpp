@@ -77,19 +77,19 @@ Columns job_columns() {
             C(before),
             C(members),
             C(member_count),
-            {"size", sizeof(Job) / sizeof(i64)}};
+            {"columns", sizeof(Job) / sizeof(i64)}};
 #undef C
 }
 
 Columns state_columns() {
 #define C(name) FASTNAS_COLUMN(State, name)
-    return {C(channels), C(height), C(width), C(value), C(grad), C(given), {"size", sizeof(State) / sizeof(i64)}};
+    return {C(channels), C(height), C(width), C(value), C(grad), C(given), {"columns", sizeof(State) / sizeof(i64)}};
 #undef C
 }
 
 Columns reduction_columns() {
 #define C(name) FASTNAS_COLUMN(Reduction, name)
-    return {C(source), C(parts), C(stride), C(size), C(place), {"size", sizeof(Reduction) / sizeof(i64)}};
+    return {C(source), C(parts), C(stride), C(size), C(place), {"columns", sizeof(Reduction) / sizeof(i64)}};
 #undef C
 }
 
