@@ -1,0 +1,88 @@
+"""The forward pass: a stage's values and their moments, and the sum of candidates into a state."""
+
+import triton
+import triton.language as tl
+from triton.language import constexpr
+
+from fastnas.kernels.columns import (
+    ALPHA,
+    FIRST,
+    IDENTITY,
+    KIND,
+    MOMENTS,
+    NORM,
+    OUT_CHANNELS,
+    OUT_HEIGHT,
+    OUT_WIDTH,
+    OUTPUT,
+    STATE_CHANNELS,
+    STATE_HEIGHT,
+    STATE_VALUE,
+    STATE_WIDTH,
+)
+from fastnas.kernels.gather import state_block, unit
+from fastnas.kernels.pixels import load_block, store_block, tile_pixels
+from fastnas.kernels.rows import exists, factor, job_row, number, only_if, per_channel, view
+
+
+@triton.jit
+def moments(
+    bases, buffers, table, jobs, count, state, images, channels, accumulate, P: constexpr, C_IN: constexpr, C: constexpr
+):
+    """Grid (tiles, jobs, blocks of C_out): u into `output` if it is kept, a tile's mean and Σ(u - mean)² (C_out) of it.
+
+    The mean is subtracted before anything is squared, while u is still in registers.
+    """
+    params, floats = buffers[0], buffers[1]
+    tile = tl.program_id(0)
+    job = job_row(table, jobs, tl.program_id(1))
+    height, width = number(job, OUT_HEIGHT), number(job, OUT_WIDTH)
+    total = images * height * width
+    if tile * P < total:
+        own = number(job, OUT_CHANNELS)
+        row = tl.program_id(2) * C + tl.arange(0, C)
+        known = row < own
+        image, y, x, inside = tile_pixels(tile, images, height, width, P)
+        u = unit(bases, params, floats, job, row, image, y, x, inside, C_IN, C, P)
+        if exists(job, OUTPUT):
+            pointer, image_stride = view(bases, job, OUTPUT)
+            store_block(pointer, image_stride, u, row, known, image, y, x, inside, height, width)
+        place = tl.load(job + MOMENTS)
+        if place >= 0:
+            mean = tl.sum(u, 1) / tl.minimum(total - tile * P, P)
+            centred = tl.where(inside[None, :], u - mean[:, None], 0.0)
+            at = floats + place + 2 * tile * own + row
+            tl.store(at, mean, mask=known)
+            tl.store(at + own, tl.sum(centred * centred, 1), mask=known)
+
+
+@triton.jit
+def apply(
+    bases, buffers, table, jobs, count, state, images, channels, accumulate, P: constexpr, C_IN: constexpr, C: constexpr
+):
+    """Grid (tiles, 1, blocks of C): y = Σ over jobs of (u - mean)·scale + shift, or α·x, plus y if `accumulate`.
+
+    u is computed again; a job is listed where all stages before its own have left their values.
+    """
+    params, floats = buffers[0], buffers[1]
+    into = table + state
+    own, height, width = number(into, STATE_CHANNELS), number(into, STATE_HEIGHT), number(into, STATE_WIDTH)
+    channel = tl.program_id(2) * C + tl.arange(0, C)
+    image, y, x, inside = tile_pixels(tl.program_id(0), images, height, width, P)
+    pointer, image_stride = view(bases, into, STATE_VALUE)
+    before = only_if(accumulate != 0, channel < own)
+    result = load_block(pointer, image_stride, channel, before, image, y, x, inside, height, width)
+    for index in range(count):
+        job = job_row(table, jobs, index)
+        if number(job, KIND) == IDENTITY:
+            result += factor(params, job, ALPHA) * state_block(bases, job, channel, image, y, x, inside)
+        else:
+            row, rows = channel - number(job, FIRST), number(job, OUT_CHANNELS)
+            known = (row >= 0) & (row < rows)
+            u = unit(bases, params, floats, job, row, image, y, x, inside, C_IN, C, P)
+            norm = tl.load(job + NORM)
+            mean = per_channel(floats, norm, row, known, 0.0)
+            scale = per_channel(floats, norm + rows, row, known, 0.0)
+            shift = per_channel(floats, norm + 2 * rows, row, known, 0.0)
+            result += (u - mean[:, None]) * scale[:, None] + shift[:, None]
+    store_block(pointer, image_stride, result, channel, channel < own, image, y, x, inside, height, width)

@@ -1,0 +1,84 @@
+"""Puts the launches of a plan on a device: which kernel, on which grid, in blocks of what size."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import torch
+import triton
+
+from fastnas import _C as compiled
+from fastnas.kernels import backward, forward, merge
+
+if TYPE_CHECKING:
+    from fastnas import _C
+    from fastnas.ops.gpu import Tensors, Tiling
+
+KERNELS: dict[str, Any] = {
+    "moments": forward.moments,
+    "norms": merge.norms,
+    "apply": forward.apply,
+    "grad_sums": backward.grad_sums,
+    "coefficients": merge.coefficients,
+    "pool_grad": backward.pool_grad,
+    "stage_back": backward.stage_back,
+    "hidden_back": backward.hidden_back,
+    "source_back": backward.source_back,
+    "reduce": merge.reduce,
+}
+NAMES: list[str] = compiled.gpu_kernels()
+
+# A tile's values of all channels stay in registers; more channels than LARGEST are worked on in several blocks.
+TILING = (2048, 16, 64, 1024)
+SMALLEST, LARGEST = 16, 128  # tl.dot needs sixteen
+WARPS = 4
+
+
+class TritonKernels:
+    """What `fastnas.ops.gpu.Gpu` runs on: Triton's compiler, or its interpreter on CPU tensors."""
+
+    tiling: Tiling = TILING
+
+    def launch(self, launch: _C.GpuLaunch, tensors: Tensors) -> None:
+        """Put one launch on the current stream of the tensors' device."""
+        name = NAMES[launch.kernel]
+        with _on(tensors.table.device):
+            KERNELS[name][grid(name, launch)](
+                tuple(tensors.bases),
+                (tensors.params, tensors.floats, tensors.statistics, tensors.grads),
+                tensors.table,
+                launch.list,
+                launch.count,
+                launch.state,
+                launch.images,
+                launch.channels,
+                launch.accumulate,
+                **constants(name, launch),
+                num_warps=WARPS,
+            )
+
+
+def worked_on(name: str, launch: _C.GpuLaunch) -> int:
+    """The most channels that a block of this kernel may have to work on: of what it writes."""
+    return launch.in_channels if name in ("hidden_back", "source_back") else launch.out_channels
+
+
+def constants(name: str, launch: _C.GpuLaunch) -> dict[str, int]:
+    """Compile-time constants: pixels of a tile; channels that are gathered at once, and that a block works on."""
+    channels = worked_on(name, launch)
+    block = min(LARGEST, max(SMALLEST, triton.next_power_of_2(channels)))
+    result = {"P": max(launch.tile, 1), "C_IN": SMALLEST, "C": block}
+    return result | {"WHOLE": channels <= block} if name == "stage_back" else result
+
+
+def grid(name: str, launch: _C.GpuLaunch) -> tuple[int, int, int]:
+    """The plan's grid, and a third axis for blocks of channels where they do not depend on each other."""
+    apart = name in ("moments", "norms", "apply", "grad_sums", "pool_grad", "hidden_back", "source_back")
+    block = constants(name, launch)["C"]
+    return launch.grid_x, launch.grid_y, -(-worked_on(name, launch) // block) if apart else 1
+
+
+def _on(device: torch.device) -> AbstractContextManager[Any]:
+    """Triton launches on the current device's current stream."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
