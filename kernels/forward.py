@@ -20,9 +20,10 @@ from fastnas.kernels.columns import (
     STATE_VALUE,
     STATE_WIDTH,
 )
-from fastnas.kernels.gather import state_block, unit
+from fastnas.kernels.gather import state_block
 from fastnas.kernels.pixels import load_block, store_block, tile_pixels
 from fastnas.kernels.rows import exists, factor, job_row, number, only_if, per_channel, view
+from fastnas.kernels.units import kept_unit, unit
 
 
 @triton.jit
@@ -62,7 +63,8 @@ def apply(
 ):
     """Grid (tiles, 1, blocks of C): y = Σ over jobs of (u - mean)·scale + shift, or α·x, plus y if `accumulate`.
 
-    u is computed again; a job is listed where all stages before its own have left their values.
+    u is computed again where it is not kept; where it is, that may be in y's place, which each thread reads before it
+    writes there.
     """
     params, floats = buffers[0], buffers[1]
     into = table + state
@@ -79,7 +81,7 @@ def apply(
         else:
             row, rows = channel - number(job, FIRST), number(job, OUT_CHANNELS)
             known = (row >= 0) & (row < rows)
-            u = unit(bases, params, floats, job, row, image, y, x, inside, C_IN, C, P)
+            u = kept_unit(bases, params, floats, job, row, image, y, x, inside, C_IN, C, P)
             norm = tl.load(job + NORM)
             mean = per_channel(floats, norm, row, known, 0.0)
             scale = per_channel(floats, norm + rows, row, known, 0.0)

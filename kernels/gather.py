@@ -5,8 +5,6 @@ import triton.language as tl
 from triton.language import constexpr
 
 from fastnas.kernels.columns import (
-    AVG_POOL,
-    CONVOLUTION,
     DEPTHWISE,
     DILATION,
     GRAD_GATHERED,
@@ -16,17 +14,14 @@ from fastnas.kernels.columns import (
     INPUT,
     INPUT_NORM,
     KERNEL,
-    KIND,
-    MAX_POOL,
     OUT_CHANNELS,
     OUT_HEIGHT,
     OUT_WIDTH,
-    OUTPUT,
     POINTWISE,
     START,
     STRIDE,
 )
-from fastnas.kernels.pixels import corners, load_block, rounded
+from fastnas.kernels.pixels import corners, load_block
 from fastnas.kernels.rows import exists, number, only_if, per_channel, view
 
 
@@ -66,13 +61,20 @@ def window(bases, floats, job, channel, known, image, y, x):
 
 
 @triton.jit
-def rectified(window, known, inside, dy, dx):
-    """ReLU(x̂) (C, P) at a tap that is (dy, dx) away from the first; 0 outside of the image."""
+def normed(window, known, inside, dy, dx):
+    """x - mean and x̂ (C, P) at a tap that is (dy, dx) away from the first, and where that is in the image."""
     at, y, x, height, width, mean, scale, shift = window
     y, x = y + dy, x + dx
     inside = inside & (y >= 0) & (y < height) & (x >= 0) & (x < width)
     mask = known[:, None] & inside[None, :]
-    value = (tl.load(at + (dy * width + dx), mask=mask, other=0.0).to(tl.float32) - mean) * scale + shift
+    centred = tl.load(at + (dy * width + dx), mask=mask, other=0.0).to(tl.float32) - mean
+    return centred, centred * scale + shift, mask
+
+
+@triton.jit
+def rectified(window, known, inside, dy, dx):
+    """ReLU(x̂) (C, P) at a tap that is (dy, dx) away from the first; 0 outside of the image."""
+    _, value, mask = normed(window, known, inside, dy, dx)
     return tl.where(mask & ((value < 0.0) == 0), value, 0.0)
 
 
@@ -116,54 +118,6 @@ def product(bases, params, floats, job, row, image, y, x, inside, C_IN: constexp
 
 
 @triton.jit
-def pooled(bases, job, channel, image, y, x, inside, C: constexpr, P: constexpr):
-    """u (C, P): the 3×3 maximum, which keeps NaN, or mean of what is inside; padding 1."""
-    height, width, stride = number(job, IN_HEIGHT), number(job, IN_WIDTH), number(job, STRIDE)
-    known = (channel >= 0) & (channel < number(job, OUT_CHANNELS))
-    pointer, image_stride = view(bases, job, INPUT)
-    planes = corners(pointer, image_stride, channel, image, height * width)
-    maximum = number(job, KIND) == MAX_POOL
-    result = tl.zeros([C, P], tl.float32) + tl.where(maximum, -float("inf"), 0.0)
-    count = tl.zeros([P], tl.float32)
-    for tap in range(9):
-        row, column = stride * y - 1 + tap // 3, stride * x - 1 + tap % 3
-        there = inside & (row >= 0) & (row < height) & (column >= 0) & (column < width)
-        mask = known[:, None] & there[None, :]
-        value = tl.load(planes + (row * width + column)[None, :], mask=mask, other=0.0).to(tl.float32)
-        larger = there[None, :] & ((value > result) | (value != value))
-        result = tl.where(maximum, tl.where(larger, value, result), result + value)
-        count += tl.where(there, 1.0, 0.0)
-    mean = result / tl.maximum(count, 1.0)[None, :]
-    return tl.where(known[:, None] & inside[None, :], tl.where(maximum, result, mean), 0.0)
-
-
-@triton.jit
-def unit(bases, params, floats, job, row, image, y, x, inside, C_IN: constexpr, C_OUT: constexpr, P: constexpr):
-    """u (C_OUT, P) as it is normalised: computed, and rounded to T. Not for the identity."""
-    u = tl.zeros([C_OUT, P], tl.float32)
-    if number(job, KIND) == CONVOLUTION:
-        u = product(bases, params, floats, job, row, image, y, x, inside, C_IN, C_OUT, P)
-    else:
-        u = pooled(bases, job, row, image, y, x, inside, C_OUT, P)
-    return rounded(u, bases)
-
-
-@triton.jit
-def kept_unit(bases, params, floats, job, row, image, y, x, inside, C_IN: constexpr, C_OUT: constexpr, P: constexpr):
-    """`unit` of a convolution, read from `output` where it is kept."""
-    u = tl.zeros([C_OUT, P], tl.float32)
-    if exists(job, OUTPUT):
-        known = row < number(job, OUT_CHANNELS)
-        pointer, image_stride = view(bases, job, OUTPUT)
-        height, width = number(job, OUT_HEIGHT), number(job, OUT_WIDTH)
-        u = load_block(pointer, image_stride, row, known, image, y, x, inside, height, width)
-    else:
-        u = product(bases, params, floats, job, row, image, y, x, inside, C_IN, C_OUT, P)
-        u = rounded(u, bases)
-    return u
-
-
-@triton.jit
 def transposed(bases, params, job, channel, image, y, x, inside, C: constexpr, P: constexpr):
     """(C, P): the gradient of ReLU(x̂) at input pixels (y, x) = Σ_tap w[:, tap]·∂d where the tap comes from."""
     kernel, height, width = number(job, KERNEL), number(job, OUT_HEIGHT), number(job, OUT_WIDTH)
@@ -188,76 +142,3 @@ def met_by(y, x, inside, stride, height, width):
     row, column = y // stride, x // stride
     there = inside & (y >= 0) & (row * stride == y) & (row < height)
     return row, column, there & (x >= 0) & (column * stride == x) & (column < width)
-
-
-@triton.jit
-def pool_transposed(bases, job, channel, image, y, x, inside, C: constexpr, P: constexpr):
-    """(C, P): the gradient of a pool's input at (y, x).
-
-    The mean's is shared by what was inside, the maximum's goes to the first maximum in scan order, or to the last NaN,
-    as in PyTorch.
-    """
-    in_height, in_width = number(job, IN_HEIGHT), number(job, IN_WIDTH)
-    height, width, stride = number(job, OUT_HEIGHT), number(job, OUT_WIDTH), number(job, STRIDE)
-    known = channel < number(job, IN_CHANNELS)
-    pointer, image_stride = view(bases, job, GRAD_GATHERED)
-    planes = corners(pointer, image_stride, channel, image, height * width)
-    lost = tl.zeros([C, P], tl.int32)
-    if number(job, KIND) == MAX_POOL:
-        lost = lost_windows(bases, job, channel, known, image, y, x, inside, C, P)
-    result = tl.zeros([C, P], tl.float32)
-    for tap in range(9):
-        row, column, there = met_by(y + 1 - tap // 3, x + 1 - tap % 3, inside, stride, height, width)
-        mask = known[:, None] & there[None, :]
-        grad = tl.load(planes + (row * width + column)[None, :], mask=mask, other=0.0).to(tl.float32)
-        if number(job, KIND) == AVG_POOL:
-            rows = covered(row, stride, in_height)
-            columns = covered(column, stride, in_width)
-            grad = grad / tl.maximum(rows * columns, 1).to(tl.float32)[None, :]
-        result += tl.where((lost >> tap) & 1 == 0, grad, 0.0)
-    return result
-
-
-@triton.jit
-def covered(output, stride, size):
-    """How many of the three rows (columns) that an output's window spans are inside."""
-    first = stride * output - 1
-    return tl.minimum(first + 3, size) - tl.maximum(first, 0)
-
-
-@triton.jit
-def lost_windows(bases, job, channel, known, image, y, x, inside, C: constexpr, P: constexpr):
-    """(C, P) int32: bit 3·i + j says that (y, x) is not the maximum of the window that it is element (i, j) of.
-
-    The 25 neighbours at (r, s), |r|, |s| ≤ 2, are looked at once, and each is in several of the nine windows.
-    """
-    height, width = number(job, IN_HEIGHT), number(job, IN_WIDTH)
-    pointer, image_stride = view(bases, job, INPUT)
-    here = corners(pointer, image_stride, channel, image, height * width) + (y * width + x)[None, :]
-    own = tl.load(here, mask=known[:, None] & inside[None, :], other=0.0).to(tl.float32)
-    own_nan = own != own
-    lost = tl.zeros([C, P], tl.int32)
-    for neighbour in range(25):
-        r, s = neighbour // 5 - 2, neighbour % 5 - 2
-        row, column = y + r, x + s
-        there = inside & (row >= 0) & (row < height) & (column >= 0) & (column < width)
-        mask = known[:, None] & there[None, :]
-        other = tl.load(here + (r * width + s), mask=mask, other=0.0).to(tl.float32)
-        earlier, later = neighbour < 12, neighbour > 12
-        beats = (other > own) | ((other == own) & earlier) | ((other != other) & (later | (own_nan == 0)))
-        # As element (i, j) of a window, (y, x) has neighbours from -i to 2 - i and from -j to 2 - j.
-        windows = spread(elements(r)) * elements(s)
-        lost |= tl.where(beats & mask & (neighbour != 12), windows, 0)
-    return lost
-
-
-@triton.jit
-def elements(offset):
-    """Bits i for which an element i of three has a neighbour at this offset."""
-    return ((7 << tl.maximum(-offset, 0)) & 7) >> tl.maximum(offset, 0)
-
-
-@triton.jit
-def spread(bits):
-    """Bit i moved to bit 3·i."""
-    return (bits & 1) + (bits & 2) * 4 + (bits & 4) * 16

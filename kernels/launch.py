@@ -9,7 +9,7 @@ import torch
 import triton
 
 from fastnas import _C as compiled
-from fastnas.kernels import backward, forward, merge
+from fastnas.kernels import backward, forward, merge, stage_back
 
 if TYPE_CHECKING:
     from fastnas import _C
@@ -21,9 +21,7 @@ KERNELS: dict[str, Any] = {
     "apply": forward.apply,
     "grad_sums": backward.grad_sums,
     "coefficients": merge.coefficients,
-    "pool_grad": backward.pool_grad,
-    "stage_back": backward.stage_back,
-    "hidden_back": backward.hidden_back,
+    "stage_back": stage_back.stage_back,
     "source_back": backward.source_back,
     "reduce": merge.reduce,
 }
@@ -61,7 +59,7 @@ class TritonKernels:
 
 def worked_on(name: str, launch: _C.GpuLaunch) -> int:
     """The most channels that a block of this kernel may have to work on: of what it writes."""
-    return launch.in_channels if name in ("hidden_back", "source_back") else launch.out_channels
+    return launch.in_channels if name == "source_back" else launch.out_channels
 
 
 def constants(name: str, launch: _C.GpuLaunch) -> dict[str, int]:
@@ -74,7 +72,7 @@ def constants(name: str, launch: _C.GpuLaunch) -> dict[str, int]:
 
 def grid(name: str, launch: _C.GpuLaunch) -> tuple[int, int, int]:
     """The plan's grid, and a third axis for blocks of channels where they do not depend on each other."""
-    apart = name in ("moments", "norms", "apply", "grad_sums", "pool_grad", "hidden_back", "source_back")
+    apart = name in ("moments", "norms", "apply", "grad_sums", "source_back")
     block = constants(name, launch)["C"]
     return launch.grid_x, launch.grid_y, -(-worked_on(name, launch) // block) if apart else 1
 

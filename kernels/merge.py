@@ -34,6 +34,7 @@ from fastnas.kernels.columns import (
     RUNNING_STRIDE,
     STATISTICS,
     SUMS,
+    SUMS_COUNT,
 )
 from fastnas.kernels.rows import factor, job_row, number, only_if, per_channel
 
@@ -130,7 +131,7 @@ def coefficients(
     identity = number(job, KIND) == IDENTITY
     own = number(job, OUT_CHANNELS)
     total = images * number(job, OUT_HEIGHT) * number(job, OUT_WIDTH)
-    tiles = tl.cdiv(total, P)
+    sums = number(job, SUMS_COUNT)
     place = tl.load(job + SUMS)
     alpha = factor(params, job, ALPHA)
     alpha_sum = tl.zeros([C], tl.float64)
@@ -139,10 +140,10 @@ def coefficients(
         known = channel < own
         s1 = tl.zeros([C], tl.float64)
         s2 = tl.zeros([C], tl.float64)
-        for begin in range(0, tiles, TILES):
+        for begin in range(0, sums, TILES):
             tile = begin + tl.arange(0, TILES)
-            s1 += tl.sum(of_tiles(floats, place, 0, tile, tiles, channel, own), 0)
-            s2 += tl.sum(of_tiles(floats, place, 1, tile, tiles, channel, own), 0)
+            s1 += tl.sum(of_tiles(floats, place, 0, tile, sums, channel, own), 0)
+            s2 += tl.sum(of_tiles(floats, place, 1, tile, sums, channel, own), 0)
         if identity:
             alpha_sum += s2
         else:
