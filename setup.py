@@ -35,6 +35,7 @@ extension = Pybind11Extension(
     "fastnas._C",
     sources,
     cxx_std=17,
+    depends=[str(path) for path in Path("csrc").rglob("*.h")],
     define_macros=[("FASTNAS_X86", None)] if X86 else [],
     # OpenMP is compiled in but not linked: torch's own runtime, in the process already, serves it (parallel.h).
     extra_compile_args=["-O3", "-fopenmp", "-fno-math-errno", "-fvisibility=hidden", "-Wno-psabi"],

@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fastnas.bench.gpu_cost import Cost, call_costs
+from fastnas.kernels.launch import TritonKernels
 from fastnas.nn import Cell, DartsSupernet
 
 LAUNCH_SECONDS = 3e-6  # a stream takes up kernels no faster than about this
@@ -88,7 +89,7 @@ def step_counts(channels: int, layers: int, size: int, batch: int) -> Counts:
 
 
 def _cell_costs(cell: Cell, batch: int, sizes: list[tuple[int, int]], memory: str) -> list[Cost]:
-    return call_costs(cell.spec, batch, sizes, memory, (4096, 16, 128, 128))
+    return call_costs(cell.spec, batch, sizes, memory, TritonKernels.tiling)
 
 
 def _around_cells(plain: stock.Network, images: torch.Tensor, labels: torch.Tensor) -> list[Cost]:

@@ -15,7 +15,7 @@ from fastnas.bench.gpu_cost import Cost
 STOCK, FAST, LEAN = "stock", "fastnas fast", "fastnas lean"
 COLOURS = {STOCK: "#d55e00", FAST: "#0072b2", LEAN: "#009e73"}
 GREY = "#777777"
-LABELLED = 0.04  # kernels of at least this share of a network's time have a name
+NAMED = 6  # kernels of each network
 
 
 def draw(title: str, counts: Mapping[str, Sequence[Cost]], devices: Sequence[Any], stem: Path) -> list[Path]:
@@ -46,31 +46,34 @@ def draw(title: str, counts: Mapping[str, Sequence[Cost]], devices: Sequence[Any
 def _roofline(axes: Axes, counts: Mapping[str, Sequence[Cost]], device: Any) -> None:
     intensity = np.geomspace(0.03, 300, 200)
     axes.plot(intensity, np.minimum(intensity * device.bytes, device.flops) / 1e12, color=GREY, linewidth=1)
-    for name, shift in ((STOCK, -14), (FAST, 10)):
+    for name, corner in ((STOCK, (0.03, 0.97)), (FAST, (0.97, 0.03))):
         total = device.seconds(counts[name])
-        for kernel, costs in _by_kernel(counts[name]).items():
+        lines = []
+        for kernel, costs in _by_share(counts[name], device).items():
             seconds = device.seconds(costs)
-            x = sum(c.flops for c in costs) / sum(c.bytes for c in costs)
-            y = sum(c.flops for c in costs) / seconds / 1e12
-            axes.scatter(x, y, s=1500 * seconds / total, color=COLOURS[name], alpha=0.5, linewidths=0)
-            if seconds > LABELLED * total:
-                axes.annotate(
-                    kernel, (x, y), xytext=(0, shift), textcoords="offset points", fontsize=7, color=COLOURS[name],
-                    ha="right" if shift > 0 else "left",
-                )  # fmt: skip
+            flops, moved = (sum(getattr(cost, of) for cost in costs) for of in ("flops", "bytes"))
+            place = (flops / moved, flops / seconds / 1e12)
+            axes.scatter(*place, s=1500 * seconds / total, color=COLOURS[name], alpha=0.4, linewidths=0)
+            lines.append(f"{kernel} {seconds / total:.0%}")
+        vertical, horizontal = ("top", "left") if name == STOCK else ("bottom", "right")
+        axes.text(
+            *corner, "\n".join([name, *lines[:NAMED]]), transform=axes.transAxes, fontsize=8, color=COLOURS[name],
+            va=vertical, ha=horizontal,
+        )  # fmt: skip
+    axes.set_xlim(0.02, 300)
     axes.set(xscale="log", yscale="log", xlabel="FLOPs for each byte of DRAM traffic", ylabel="TFLOP/s")
     axes.set_ylim(1e-2, 3 * device.flops / 1e12)
     axes.set_title(f"{device.name}: kernels under its roofline (area: share of the network's time)", fontsize=10)
     axes.grid(alpha=0.2)
 
 
-def _by_kernel(costs: Sequence[Cost]) -> dict[str, list[Cost]]:
-    """Those that compute anything, by name."""
+def _by_share(costs: Sequence[Cost], device: Any) -> dict[str, list[Cost]]:
+    """Those that compute, by name, the name that takes most time first."""
     result: dict[str, list[Cost]] = {}
     for cost in costs:
         if cost.flops:
             result.setdefault(cost.kernel, []).append(cost)
-    return result
+    return dict(sorted(result.items(), key=lambda item: -device.seconds(item[1])))
 
 
 def _times(axes: Axes, counts: Mapping[str, Sequence[Cost]], devices: Sequence[Any]) -> None:

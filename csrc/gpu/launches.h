@@ -8,6 +8,8 @@
 
 namespace fastnas::gpu {
 
+constexpr int kPixelsOfAWeight = 16;  // of a part, for every weight of a channel
+
 class Launches {
   public:
     Launches(const Rows& rows, const Tiling& tiling) : rows_(rows), tiling_(tiling) {}
@@ -50,9 +52,16 @@ class Launches {
         reductions_.insert(reductions_.end(), reductions.begin(), reductions.end());
         launches_.push_back(launch);
     }
+    // So many that the blocks fill a GPU, but none so short that its ∂W is much beside the activations that it reads.
     int parts(const List& jobs) const {
-        const int wanted = tiling_.blocks / std::max<int>(1, int(jobs.size()));
-        return std::clamp(wanted, 1, std::max(1, tiles(jobs)));
+        i64 pixels = 1, weights = 1;
+        for (int j : jobs) {
+            const Job& job = rows_.jobs[j];
+            pixels = std::max(pixels, rows_.images * job.out_height * job.out_width);
+            weights = std::max(weights, job.out_channels + job.kernel * job.kernel);
+        }
+        const i64 wanted = tiling_.blocks / std::max<i64>(1, i64(jobs.size()));
+        return int(std::max<i64>(1, std::min({wanted, pixels / (kPixelsOfAWeight * weights), i64(tiles(jobs))})));
     }
     int tiles(const Job& job) const { return tiles(job.out_height * job.out_width); }
     int tiles(const List& jobs) const {
