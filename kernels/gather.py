@@ -47,12 +47,8 @@ def depthwise_weights(params, job, channel, known):
 @triton.jit
 def window(bases, floats, job, channel, known, image, y, x):
     """What the taps of output pixels (y, x) read: the first one's addresses (C, P) and place (P,); x̂'s norm."""
-    height, width, stride, start = (
-        number(job, IN_HEIGHT),
-        number(job, IN_WIDTH),
-        number(job, STRIDE),
-        number(job, START),
-    )
+    height, width = number(job, IN_HEIGHT), number(job, IN_WIDTH)
+    stride, start = number(job, STRIDE), number(job, START)
     y, x = stride * y + start, stride * x + start
     pointer, image_stride = view(bases, job, INPUT)
     at = corners(pointer, image_stride, channel, image, height * width) + (y * width + x)[None, :]

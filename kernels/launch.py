@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 import triton
 
-from fastnas import _C as compiled
+from fastnas import _C
 from fastnas.kernels import backward, forward, merge, stage_back
 
 if TYPE_CHECKING:
-    from fastnas import _C
     from fastnas.ops.gpu import Tensors, Tiling
 
 KERNELS: dict[str, Any] = {
@@ -25,12 +24,11 @@ KERNELS: dict[str, Any] = {
     "source_back": backward.source_back,
     "reduce": merge.reduce,
 }
-NAMES: list[str] = compiled.gpu_kernels()
+NAMES: list[str] = _C.gpu_kernels()
 
 # A tile's values of all channels stay in registers; more channels than LARGEST are worked on in several blocks.
-TILING = (2048, 16, 64, 1024)
+TILING = (1024, 16, 64, 1024)
 SMALLEST, LARGEST = 16, 128  # tl.dot needs sixteen
-WARPS = 4
 
 
 class TritonKernels:
@@ -53,7 +51,7 @@ class TritonKernels:
                 launch.channels,
                 launch.accumulate,
                 **constants(name, launch),
-                num_warps=WARPS,
+                **options(constants(name, launch)),
             )
 
 
@@ -68,6 +66,11 @@ def constants(name: str, launch: _C.GpuLaunch) -> dict[str, int]:
     block = min(LARGEST, max(SMALLEST, triton.next_power_of_2(channels)))
     result = {"P": max(launch.tile, 1), "C_IN": SMALLEST, "C": block}
     return result | {"WHOLE": channels <= block} if name == "stage_back" else result
+
+
+def options(constants: dict[str, int]) -> dict[str, Any]:
+    """For the compiler: threads, so that one has eight values of a block at most; fused multiply-adds."""
+    return {"num_warps": 8 if constants["P"] * constants["C"] > TILING[0] else 4, "enable_fp_fusion": True}
 
 
 def grid(name: str, launch: _C.GpuLaunch) -> tuple[int, int, int]:

@@ -55,8 +55,7 @@ def of_tiles(floats, place, which: constexpr, tile, tiles, channel, channels):
 def merged_moments(floats, job, total, channel, channels, P: constexpr, C: constexpr):
     """Mean and biased variance (C,) of `total` values, of the tiles' means and Σ(u - mean)².
 
-    mean = Σ_t n_t·mean_t / M and variance = Σ_t (M2_t + n_t·(mean_t - mean)²) / M, which is Chan's formula for all tiles
-    at once.
+    mean = Σ_t n_t·mean_t / M, variance = Σ_t (M2_t + n_t·(mean_t - mean)²) / M: Chan's formula for all tiles at once.
     """
     tiles = tl.cdiv(total, P)
     place = tl.load(job + MOMENTS)
@@ -174,11 +173,8 @@ def reduce(
     """Grid (chunks of CHUNK, reductions): grads[place + i] = Σ_p floats[source + p·stride + i], in double."""
     floats, grads = buffers[1], buffers[3]
     row = table + jobs + tl.program_id(1) * REDUCTION_COLUMNS
-    source, stride, parts = (
-        tl.load(row + REDUCTION_SOURCE),
-        tl.load(row + REDUCTION_STRIDE),
-        number(row, REDUCTION_PARTS),
-    )
+    source, stride = tl.load(row + REDUCTION_SOURCE), tl.load(row + REDUCTION_STRIDE)
+    parts = number(row, REDUCTION_PARTS)
     i = tl.program_id(0) * CHUNK + tl.arange(0, CHUNK)
     known = i < number(row, REDUCTION_SIZE)
     result = tl.zeros([CHUNK], tl.float64)

@@ -37,7 +37,7 @@ def exists(row, column: constexpr):
 
 @triton.jit
 def only_if(condition, mask):
-    """A block's mask where a scalar condition holds. A select, since the interpreter's & gives the two no common type."""
+    """A mask where a scalar condition holds: a select, since & of the two has a wrong type in the interpreter."""
     return tl.where(condition, mask, mask != mask)
 
 

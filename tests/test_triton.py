@@ -1,0 +1,252 @@
+"""The Triton kernels in their interpreter, on the CPU: the operator's table of tests, and what only GPU kernels can do
+wrong: leave memory unwritten, reach beyond an allocation, lose bits in half precision."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import test_operator
+import torch
+from interpreter import hurried
+from operator_cases import BY_NAME, CASES, Case, Problem, edge, error, fused, names, problem, run
+from test_operator import PRECISE, assert_as_exact_as_eager
+from torch import Tensor
+
+from fastnas.ops import DARTS_CANDIDATES, Norm, gpu, mixed_cell, reference, results
+
+pytest.importorskip("triton")
+pytestmark = [
+    pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") != "1", reason="the interpreter is off: there is a GPU"),
+    pytest.mark.usefixtures("one_thread"),
+]
+memories = pytest.mark.parametrize("memory", ["fast", "lean"])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _hurried() -> Iterator[None]:
+    with hurried():
+        yield
+
+
+class Guarded:
+    """Tensors that are full of NaN and lie between zones of NaN, which nobody may write."""
+
+    ZONE = 256
+
+    def __init__(self) -> None:
+        self._zones: list[Tensor] = []
+
+    def allocate(self, elements: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+        whole = torch.full((elements + 2 * self.ZONE,), float("nan"), dtype=dtype, device=device)
+        self._zones += [whole[: self.ZONE], whole[self.ZONE + elements :]]
+        return whole[self.ZONE : self.ZONE + elements]
+
+    def copy(self, t: Tensor) -> Tensor:
+        return self.allocate(t.numel(), t.dtype, t.device).copy_(t)
+
+    def like(self, t: Tensor) -> Tensor:
+        return self.allocate(t.numel(), t.dtype, t.device).view(t.shape)
+
+    def tensors(self, bases: Sequence[Tensor], params: Tensor, *rest: Any) -> gpu.Tensors:
+        """What a call only reads lies between such zones too."""
+        given = [self.copy(t) for t in bases[: gpu.INPUTS]]
+        return gpu_tensors([*given, *bases[gpu.INPUTS :]], self.copy(params), *rest)
+
+    def check(self) -> None:
+        assert self._zones
+        assert all(zone.isnan().all() for zone in self._zones), "a kernel wrote beyond an allocation"
+
+
+gpu_tensors = gpu.Tensors
+
+
+@pytest.fixture
+def guarded(monkeypatch: pytest.MonkeyPatch) -> Iterator[Guarded]:
+    guard = Guarded()
+    output, statistics = results.output, results.statistics
+    monkeypatch.setattr(gpu, "allocate", guard.allocate)
+    monkeypatch.setattr(gpu, "Tensors", guard.tensors)
+    monkeypatch.setattr(results, "output", lambda *args: guard.like(output(*args)))
+    monkeypatch.setattr(results, "statistics", lambda *args: guard.like(statistics(*args)))
+    yield guard
+    guard.check()
+
+
+def assert_agrees(p: Problem, memory: str) -> None:
+    """Float32 against float64, for every tensor by itself.
+
+    A few roundings of numbers of the tensor's size; or eager's own error, which is larger where a batch norm sees only a
+    few values and divides by next to nothing.
+    """
+    single = p.to(torch.float32)
+    exact, eager, ours = run(reference.cell, p), run(reference.cell, single), run(fused("triton", memory), single)
+    for name, a, b, e in zip(names(p), ours, exact, eager, strict=True):
+        assert a.shape == b.shape, name
+        assert not a.isnan().any(), name
+        scale = max(1.0, b.abs().max().item()) if b.numel() else 0.0
+        assert error(a, b) <= max(1e-5 * scale, 2 * error(e, b)), name
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.usefixtures("guarded")
+def test_agrees_with_the_reference(case: Case) -> None:
+    assert_agrees(problem(case), "fast")
+
+
+# "lean" differs in what it computes again: stages before the last, and sums of a state that come one by one.
+LEAN = [
+    "one-sep_conv_3x3-s2",
+    "channels-18-s1",
+    "channels-34-s2",
+    "eval-affine-s2",
+    "mixed-norms",
+    "uneven-edges",
+    "cell",
+]
+
+
+@pytest.mark.parametrize("name", LEAN)
+@pytest.mark.usefixtures("guarded")
+def test_agrees_with_the_reference_in_lean(name: str) -> None:
+    assert_agrees(problem(BY_NAME[name]), "lean")
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        edge("many-channels", channels=130, size=(3, 3), candidates=["sep_conv_3x3", "max_pool_3x3", "skip_connect"]),
+        edge("many-tiles", channels=3, size=(23, 31), candidates=["dil_conv_3x3", "avg_pool_3x3"], stride=2, batch=3),
+    ],
+    ids=lambda case: case.name,
+)
+@pytest.mark.usefixtures("guarded")
+def test_several_blocks_and_parts(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More channels than a block holds; parts with several tiles, with one and with none."""
+    monkeypatch.setattr(kernels(), "tiling", (1024, 16, 64, 20))
+    assert_agrees(problem(case), "fast")
+
+
+def kernels() -> Any:
+    from fastnas.kernels.launch import TritonKernels
+
+    return TritonKernels
+
+
+@pytest.fixture
+def large_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Less for the interpreter to do."""
+    monkeypatch.setattr(kernels(), "tiling", (16384, 16, 512, 64))
+    monkeypatch.setattr(test_operator, "SEEDS", range(3))
+
+
+@pytest.mark.parametrize("case", [PRECISE[1], PRECISE[2], PRECISE[3]], ids=lambda case: case.name)
+@pytest.mark.usefixtures("large_tiles")
+def test_as_exact_as_eager(case: Case) -> None:
+    assert_as_exact_as_eager(case, "triton", "fast")
+
+
+@pytest.mark.usefixtures("large_tiles")
+def test_as_exact_as_eager_with_large_means() -> None:
+    def shift(p: Problem) -> Problem:
+        return replace(p, inputs=[(x + 500).float().double() for x in p.inputs])
+
+    assert_as_exact_as_eager(PRECISE[1], "triton", "fast", shift)
+
+
+@pytest.mark.usefixtures("large_tiles")
+def test_as_exact_as_eager_with_correlated_channels() -> None:
+    def correlate(p: Problem) -> Problem:
+        return replace(p, inputs=[(x.mean(1, keepdim=True) + 0.01 * x).float().double() for x in p.inputs])
+
+    assert_as_exact_as_eager(PRECISE[1], "triton", "fast", correlate)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", ["channels-16-s1", "channels-18-s2", "cell"])
+@pytest.mark.usefixtures("guarded")
+def test_half_precision(name: str, dtype: torch.dtype) -> None:
+    """Rounding of what is stored, and nothing else: arithmetic and weights are float32.
+
+    With ε half the spacing of numbers at 1, a value is rounded by ε at most each time that it is stored: on the longest
+    way through an edge u twice and y, then back ∂d, g and ∂d again and the state's gradient, and as often again in a
+    cell's preprocessing: 14 ε. Where a rectifier's argument is smaller than its error, the gradient takes the wrong
+    branch; numbers of unit variance do so with a probability of some ε, which in the 2-norm is √ε, at either of two
+    rectifiers.
+    """
+    p = problem(BY_NAME[name])
+    p = replace(p, inputs=[x.to(dtype).double() for x in p.inputs], grad=p.grad.to(dtype).double())
+    half = replace(p.to(torch.float32), inputs=[x.to(dtype) for x in p.inputs], grad=p.grad.to(dtype))
+    ours = run(fused("triton", "fast"), half)
+    assert ours[0].dtype == ours[2].dtype == dtype
+    assert ours[1].dtype == torch.float32
+    epsilon = torch.finfo(dtype).eps / 2
+    for label, a, b in zip(names(p), ours, run(reference.cell, p), strict=True):
+        bound = 14 * epsilon + (2 * epsilon**0.5 if "∂" in label else 0.0)
+        assert (a.double() - b).norm() <= bound * b.norm(), label
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_special_values_come_out_where_pytorch_has_them(value: float, stride: int) -> None:
+    """In eval mode, since batch statistics spread them over everything; `none` aside, which stock turns into NaN."""
+    p = problem(
+        edge(
+            "special", channels=3, size=(7, 6), candidates=DARTS_CANDIDATES[1:-2], stride=stride, norm=Norm(batch=False)
+        )
+        if stride == 1
+        else edge("special", channels=4, size=(7, 6), candidates=DARTS_CANDIDATES[1:], stride=2, norm=Norm(batch=False))
+    ).to(torch.float32)
+    p.inputs[0][1, 2, 4, 3] = value
+    for name, a, b in zip(names(p), run(fused("triton", "fast"), p), run(reference.cell, p), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4, equal_nan=True, msg=name)
+
+
+def test_ties_of_the_maximum_go_to_the_first() -> None:
+    for stride in (1, 2):
+        p = problem(edge("ties", candidates=("max_pool_3x3",), size=(9, 8), stride=stride))
+        p = replace(p, inputs=[x.round().clamp(-1, 1) for x in p.inputs])
+        assert_agrees(p, "fast")
+
+
+@memories
+@pytest.mark.parametrize("needed", ["input", "alpha", "params"])
+def test_gradients_of_one_group_alone(needed: str, memory: str) -> None:
+    p = problem(BY_NAME["one-sep_conv_3x3-s1"]).to(torch.float32)
+    groups = {"input": p.inputs, "alpha": [p.alpha], "params": p.params}
+    for t in groups[needed]:
+        t.requires_grad_()
+    expected = torch.autograd.grad(reference.cell(p.spec, p.inputs, p.alpha, p.params, [])[0], groups[needed], p.grad)
+    ours = torch.autograd.grad(
+        mixed_cell(p.spec, p.inputs, p.alpha, p.params, [], memory, "triton")[0], groups[needed], p.grad
+    )
+    for a, b in zip(ours, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_same_bits_every_time() -> None:
+    p = problem(BY_NAME["channels-18-s2"]).to(torch.float32)
+    first, second = (run(fused("triton", "fast"), p) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_columns_are_those_of_the_compiled_part() -> None:
+    from fastnas import _C
+    from fastnas.kernels import columns
+
+    for struct, prefix in (("Job", ""), ("State", "STATE_"), ("Reduction", "REDUCTION_")):
+        for name, place in _C.gpu_columns()[struct].items():
+            ours = "JOB_COLUMNS" if (struct, name) == ("Job", "columns") else f"{prefix}{name.upper()}"
+            assert getattr(columns, ours).value == place, ours
+
+
+def test_a_write_beyond_an_allocation_is_seen() -> None:
+    guard = Guarded()
+    t = guard.allocate(4, torch.float32, torch.device("cpu"))
+    guard.check()
+    t.as_strided((1,), (1,), t.storage_offset() + 4).fill_(0.0)
+    with pytest.raises(AssertionError, match="beyond an allocation"):
+        guard.check()
