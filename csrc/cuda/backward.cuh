@@ -80,7 +80,7 @@ __device__ inline void pool_grad(const Tensors<T>& t, const Launch& launch, NoMe
     const Tile tile(launch, int(blockIdx.x), leader.out_height, leader.out_width);
     if (!tile.inside()) return;
     const Pixel pixel = tile.mine();
-    const Window<3> window = window_of<3>(leader, pixel.y, pixel.x);
+    const Window window = window_of(leader, pixel.y, pixel.x);
     const T* input = image_of(t, leader.input, pixel.image);
     T* to = image_of(t, leader.grad_gathered, pixel.image) + tile.offset(pixel);
     const int area = int(leader.in_height) * int(leader.in_width);

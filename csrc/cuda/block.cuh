@@ -13,8 +13,7 @@ namespace fastnas::gpu {
 constexpr int kThreads = FASTNAS_THREADS;
 constexpr int kLanes = 32;
 constexpr int kWarps = kThreads / kLanes;
-constexpr int kEach = 16;                    // values of a tile for each thread
-constexpr int kElements = kEach * kThreads;  // pixels × channels of a tile at most
+constexpr int kElements = 16 * kThreads;     // pixels × channels of a tile at most
 constexpr int kLeast = 4, kMost = kThreads;  // pixels of a tile, a power of two
 constexpr int kChannels = kElements / kLeast;
 

@@ -70,39 +70,27 @@ __device__ inline void norms(const Tensors<T>& t, const Launch& launch, MergeMem
     }
 }
 
-// A state: Σ over jobs of (u - mean)·scale + shift.
+// A state: Σ over jobs of (u - mean)·scale + shift, added up where u is otherwise.
 template <class T>
 __device__ inline void apply(const Tensors<T>& t, const Launch& launch, TileMemory& memory) {
     const State& state = state_of(t, launch);
     const int channels = int(state.channels);
     const Tile tile(launch, int(blockIdx.x), state.height, state.width);
-    const Pixel pixel = tile.mine();
-    T* image = image_of(t, state.value, pixel.image) + tile.offset(pixel);
-    float sums[kEach];
-#pragma unroll
-    for (int k = 0; k < kEach; ++k) {
-        const int c = tile.channel + k * tile.step;
-        sums[k] = launch.accumulate && tile.inside() && c < channels ? to_float(image[c * tile.area()]) : 0;
-    }
+    float* sums = memory.u;
+    if (launch.accumulate)
+        load_tile(t, state.value, channels, tile, sums);
+    else
+        for (int i = int(threadIdx.x); i < channels * tile.pixels; i += kThreads) sums[i] = 0;
+    __syncthreads();
     for (int i = 0; i < launch.count; ++i) {
         const Job& job = job_of(t, launch.list + i);
-        const int first = int(job.first), own = int(job.out_channels);
+        const int own = int(job.out_channels);
         const float* norm = norm_row(t, job);
         const float weight = norm == nullptr ? param_or(t.params, job.alpha, 1) : 1;
-        values(t, job, tile, memory);
-#pragma unroll
-        for (int k = 0; k < kEach; ++k) {
-            const int c = tile.channel + k * tile.step - first;
-            if (c >= 0 && c < own) sums[k] += weight * norm_of(norm, own, c)(memory.u[c * tile.pixels + tile.pixel]);
-        }
-        __syncthreads();
+        each_value(t, job, tile, memory.d, sums + job.first * tile.pixels,
+                   [=](int c, float& to, float u) { to += weight * norm_of(norm, own, c)(u); });
     }
-    if (!tile.inside()) return;
-#pragma unroll
-    for (int k = 0; k < kEach; ++k) {
-        const int c = tile.channel + k * tile.step;
-        if (c < channels) image[c * tile.area()] = from_float<T>(sums[k]);
-    }
+    store_tile(t, state.value, channels, tile, sums);
 }
 
 }  // namespace fastnas::gpu

@@ -18,10 +18,11 @@ __device__ inline int at_most(int i, int most) {
     return i < most ? i : most;
 }
 
-// out (rows, pixels) = store(matrix (rows, columns) · in (columns, pixels))
-template <class Store>
+// combine(row, to, value) for every element `to` of out (rows, pixels), with value of
+// matrix (rows, columns) · in (columns, pixels).
+template <class Combine>
 __device__ inline void product(const Matrix& matrix, int rows, int columns, int pixels, const float* in, float* out,
-                               Store store) {
+                               Combine combine) {
     const int across = pixels / kBlock, down = (rows + kBlock - 1) / kBlock;
     for (int item = int(threadIdx.x); item < across * down; item += kThreads) {
         const int p = item % across * kBlock, first = item / across * kBlock;
@@ -43,9 +44,15 @@ __device__ inline void product(const Matrix& matrix, int rows, int columns, int 
         }
 #pragma unroll
         for (int i = 0; i < kBlock; ++i)
-            if (first + i < rows)
-                *reinterpret_cast<float4*>(out + (first + i) * pixels + p) =
-                    float4{store(sums[i][0]), store(sums[i][1]), store(sums[i][2]), store(sums[i][3])};
+            if (first + i < rows) {
+                float4& to = *reinterpret_cast<float4*>(out + (first + i) * pixels + p);
+                float4 result = to;
+                combine(first + i, result.x, sums[i][0]);
+                combine(first + i, result.y, sums[i][1]);
+                combine(first + i, result.z, sums[i][2]);
+                combine(first + i, result.w, sums[i][3]);
+                to = result;
+            }
     }
 }
 

@@ -17,16 +17,11 @@ __device__ inline void depthwise_grad(const Tensors<T>& t, const Job& job, const
         float sums[K * K] = {};
         for (int p = lane(); p < tile.count; p += kLanes) {
             const Pixel pixel = tile.at(p);
-            const Window<K> window = window_of<K>(job, pixel.y, pixel.x);
+            const Window window = window_of(job, pixel.y, pixel.x);
             const T* plane = image_of(t, job.input, pixel.image) + c * area;
             const float grad = d_grad[c * tile.pixels + p];
-#pragma unroll
-            for (int i = 0; i < K; ++i)
-#pragma unroll
-                for (int j = 0; j < K; ++j)
-                    if (window.has(i, j))
-                        sums[i * K + j] +=
-                            grad * relu(normed(to_float(plane[window.rows[i] * width + window.columns[j]])));
+            each_tap<K, true>(window, width,
+                              [&](int tap, int place) { sums[tap] += grad * relu(normed(to_float(plane[place]))); });
         }
         const float sum = transpose_sum(sums);
         if (lane() < K * K) {
@@ -79,7 +74,7 @@ struct StageBack {
     __device__ void d_grad(const Tile& tile, bool depthwise, bool add) const {
         __syncthreads();  // ∂W has read d
         product(Matrix{t.params + job.pointwise, 1, columns}, columns, rows, tile.pixels, memory.u, memory.d,
-                [](float value) { return value; });
+                [](int, float& to, float value) { to = value; });
         __syncthreads();
         if (job.grad_gathered.base >= 0) store_tile(t, job.grad_gathered, columns, tile, memory.d);
         if (!depthwise) return;
@@ -113,9 +108,9 @@ __device__ inline float gather_transposed(const Tensors<T>& t, const Job& job, c
     const T* plane = image_of(t, job.grad_gathered, pixel.image) + channel * (int(job.out_height) * width);
     const float* weights = t.params + job.depthwise + channel * (job.kernel * job.kernel);
     const auto same = [](float value) { return value; };
-    if (job.kernel == 5) return convolve(readers_of<5>(job, pixel.y, pixel.x), plane, width, weights, same);
-    if (job.kernel == 3) return convolve(readers_of<3>(job, pixel.y, pixel.x), plane, width, weights, same);
-    return convolve(readers_of<1>(job, pixel.y, pixel.x), plane, width, weights, same);
+    if (job.kernel == 5) return convolve<5>(readers_of(job, pixel.y, pixel.x), plane, width, weights, same);
+    if (job.kernel == 3) return convolve<3>(readers_of(job, pixel.y, pixel.x), plane, width, weights, same);
+    return convolve<1>(readers_of(job, pixel.y, pixel.x), plane, width, weights, same);
 }
 
 // From ∂d of a stage to the gradient of the stage before, through the ReLU of its normed output x̂, and that gradient's

@@ -20,15 +20,16 @@ __device__ inline const float* norm_row(const Tensors<T>& t, const Job& job) {
 template <int K, class T>
 __device__ inline void gather(const Tensors<T>& t, const Job& job, const Tile& tile, float* d) {
     const Pixel pixel = tile.mine();
-    const Window<K> window = window_of<K>(job, pixel.y, pixel.x);
+    const Window window = window_of(job, pixel.y, pixel.x);
     const int channels = int(job.in_channels), width = int(job.in_width), area = int(job.in_height) * width;
     const T* image = image_of(t, job.input, pixel.image);
     const float *norm = input_norm(t, job), *weights = t.params + job.depthwise;
     for (int c = tile.channel; c < channels; c += tile.step) {
         const Normed normed = norm_of(norm, channels, c);
-        d[c * tile.pixels + tile.pixel] = tile.inside() ? convolve(window, image + c * area, width, weights + c * K * K,
-                                                                   [&](float x) { return relu(normed(x)); })
-                                                        : 0;
+        d[c * tile.pixels + tile.pixel] = tile.inside()
+                                              ? convolve<K>(window, image + c * area, width, weights + c * K * K,
+                                                            [&](float x) { return relu(normed(x)); })
+                                              : 0;
     }
 }
 
@@ -42,35 +43,43 @@ __device__ inline void gather(const Tensors<T>& t, const Job& job, const Tile& t
         gather<1>(t, job, tile, d);
 }
 
-// What a pool or an identity makes of the input, where it is inside.
-template <class T>
-__device__ inline void pass_on(const Tensors<T>& t, const Job& job, const Tile& tile, float* u) {
+// combine(channel, to, value) with what a pool or an identity makes of the input, where it is inside.
+template <class T, class Combine>
+__device__ inline void pass_on(const Tensors<T>& t, const Job& job, const Tile& tile, float* u, Combine combine) {
     if (!tile.inside()) return;
     const Pixel pixel = tile.mine();
     const T* image = image_of(t, job.input, pixel.image);
     const int area = int(job.in_height) * int(job.in_width);
-    const Window<3> window = window_of<3>(job, pixel.y, pixel.x);
+    const Window window = window_of(job, pixel.y, pixel.x);
     for (int c = tile.channel; c < int(job.out_channels); c += tile.step) {
         const T* plane = image + c * area;
-        u[c * tile.pixels + tile.pixel] =
-            job.kind == kIdentity ? to_float(plane[tile.offset(pixel)]) : rounded<T>(pooled(job, window, plane));
+        combine(c, u[c * tile.pixels + tile.pixel],
+                job.kind == kIdentity ? to_float(plane[tile.offset(pixel)]) : pooled(job, window, plane));
     }
 }
 
-// u, rounded to T, and of a convolution d. Ends with a barrier; begin it with one if another thread may still read
-// either.
-template <class T>
-__device__ inline void values(const Tensors<T>& t, const Job& job, const Tile& tile, TileMemory& memory) {
+// combine(channel, to, u) for every element `to` of rows (C_out, pixels), u rounded to T; and d of a convolution.
+// Begins as if no other thread still read either, and ends with a barrier.
+template <class T, class Combine>
+__device__ inline void each_value(const Tensors<T>& t, const Job& job, const Tile& tile, float* d, float* rows,
+                                  Combine combine) {
+    const auto round = [&](int c, float& to, float u) { combine(c, to, rounded<T>(u)); };
     if (job.kind == kConvolution) {
-        const int rows = int(job.out_channels), columns = int(job.in_channels);
-        gather(t, job, tile, memory.d);
+        const int out_channels = int(job.out_channels), in_channels = int(job.in_channels);
+        gather(t, job, tile, d);
         __syncthreads();
-        product(Matrix{t.params + job.pointwise, columns, 1}, rows, columns, tile.pixels, memory.d, memory.u,
-                [](float u) { return rounded<T>(u); });
+        product(Matrix{t.params + job.pointwise, in_channels, 1}, out_channels, in_channels, tile.pixels, d, rows,
+                round);
     } else {
-        pass_on(t, job, tile, memory.u);
+        pass_on(t, job, tile, rows, round);
     }
     __syncthreads();
+}
+
+// u, rounded to T, and of a convolution d.
+template <class T>
+__device__ inline void values(const Tensors<T>& t, const Job& job, const Tile& tile, TileMemory& memory) {
+    each_value(t, job, tile, memory.d, memory.u, [](int, float& to, float u) { to = u; });
 }
 
 // Rows of a tile from a view, 0 beyond the last pixel; and to a view.

@@ -5,61 +5,60 @@
 
 namespace fastnas::gpu {
 
-// K rows and K columns of an image, -1 where they are outside.
-template <int K>
-struct Window {
-    int rows[K], columns[K];
-    __device__ bool has(int i, int j) const { return (rows[i] | columns[j]) >= 0; }
-};
-
 __device__ inline int inside(int place, int size) {
     return place >= 0 && place < size ? place : -1;
 }
 
-// What output pixel (y, x) reads.
-template <int K>
-__device__ inline Window<K> window_of(const Job& job, int y, int x) {
-    const int stride = int(job.stride), start = int(job.start), dilation = int(job.dilation);
-    Window<K> window;
-#pragma unroll
-    for (int i = 0; i < K; ++i) {
-        window.rows[i] = inside(stride * y + start + dilation * i, int(job.in_height));
-        window.columns[i] = inside(stride * x + start + dilation * i, int(job.in_width));
+// Along one axis, the place that each tap meets; -1 where that is outside, or between two of stride 2.
+struct Axis {
+    int origin, step, between, size;
+    __device__ int operator()(int tap) const {
+        const int place = origin + step * tap;
+        return place & between ? -1 : inside(place >> between, size);
     }
-    return window;
-}
+};
 
-// The output pixel that reads `place` through tap `tap`, of one axis.
-__device__ inline int reader(const Job& job, int place, int tap, int size) {
-    const int ahead = place - int(job.start) - int(job.dilation) * tap;
-    if (job.stride == 1) return inside(ahead, size);
-    return ahead & 1 ? -1 : inside(ahead >> 1, size);
+struct Window {
+    Axis rows, columns;
+};
+
+// What output pixel (y, x) reads.
+__device__ inline Window window_of(const Job& job, int y, int x) {
+    const int stride = int(job.stride), start = int(job.start), dilation = int(job.dilation);
+    return {{stride * y + start, dilation, 0, int(job.in_height)},
+            {stride * x + start, dilation, 0, int(job.in_width)}};
 }
 
 // The output pixels that read input pixel (y, x), by tap.
-template <int K>
-__device__ inline Window<K> readers_of(const Job& job, int y, int x) {
-    Window<K> window;
+__device__ inline Window readers_of(const Job& job, int y, int x) {
+    const int start = int(job.start), dilation = int(job.dilation), between = job.stride == 2;
+    return {{y - start, -dilation, between, int(job.out_height)}, {x - start, -dilation, between, int(job.out_width)}};
+}
+
+// visit(tap, place in the plane) for all K × K taps that are inside. The rows of a large window are not unrolled, which
+// would take more registers than it gains, unless `kUnroll` asks for it, for arrays in registers.
+template <int K, bool kUnroll = false, class Visit>
+__device__ inline void each_tap(const Window& window, int width, Visit visit) {
+    int columns[K];
 #pragma unroll
+    for (int j = 0; j < K; ++j) columns[j] = window.columns(j);
+#pragma unroll(K < 5 || kUnroll ? K : 1)
     for (int i = 0; i < K; ++i) {
-        window.rows[i] = reader(job, y, i, int(job.out_height));
-        window.columns[i] = reader(job, x, i, int(job.out_width));
+        const int row = window.rows(i);
+#pragma unroll
+        for (int j = 0; j < K; ++j)
+            if ((row | columns[j]) >= 0) visit(i * K + j, row * width + columns[j]);
     }
-    return window;
 }
 
 // Σ over taps of weights[tap]·map(plane[tap]), weights (K, K); a single tap has weight 1.
 template <int K, class T, class Map>
-__device__ inline float convolve(const Window<K>& window, const T* plane, int width, const float* weights, Map map) {
+__device__ inline float convolve(const Window& window, const T* plane, int width, const float* weights, Map map) {
     float sum = 0;
-#pragma unroll
-    for (int i = 0; i < K; ++i)
-#pragma unroll
-        for (int j = 0; j < K; ++j)
-            if (window.has(i, j)) {
-                const float value = map(to_float(plane[window.rows[i] * width + window.columns[j]]));
-                sum += K == 1 ? value : __ldg(weights + i * K + j) * value;
-            }
+    each_tap<K>(window, width, [&](int tap, int place) {
+        const float value = map(to_float(plane[place]));
+        sum += K == 1 ? value : __ldg(weights + tap) * value;
+    });
     return sum;
 }
 
@@ -71,61 +70,53 @@ struct Maximum {
 };
 
 template <class T>
-__device__ inline Maximum maximum(const Window<3>& window, const T* plane, int width) {
+__device__ inline Maximum maximum(const Window& window, const T* plane, int width) {
     Maximum result{0, -1};
-#pragma unroll
-    for (int i = 0; i < 3; ++i)
-#pragma unroll
-        for (int j = 0; j < 3; ++j)
-            if (window.has(i, j)) {
-                const float value = to_float(plane[window.rows[i] * width + window.columns[j]]);
-                if (result.tap < 0 || value > result.value || value != value) result = {value, i * 3 + j};
-            }
+    each_tap<3>(window, width, [&](int tap, int place) {
+        const float value = to_float(plane[place]);
+        if (result.tap < 0 || value > result.value || value != value) result = {value, tap};
+    });
     return result;
 }
 
 // Taps of a 3×3 window that are inside.
-__device__ inline float area(const Window<3>& window) {
+__device__ inline float area(const Window& window) {
     int rows = 0, columns = 0;
 #pragma unroll
     for (int i = 0; i < 3; ++i) {
-        rows += window.rows[i] >= 0;
-        columns += window.columns[i] >= 0;
+        rows += window.rows(i) >= 0;
+        columns += window.columns(i) >= 0;
     }
     return float(rows * columns);
 }
 
 // A pool's value at a pixel of a plane.
 template <class T>
-__device__ inline float pooled(const Job& job, const Window<3>& window, const T* plane) {
+__device__ inline float pooled(const Job& job, const Window& window, const T* plane) {
     const int width = int(job.in_width);
     if (job.kind == kMaxPool) return maximum(window, plane, width).value;
     float sum = 0;
-#pragma unroll
-    for (int i = 0; i < 3; ++i)
-#pragma unroll
-        for (int j = 0; j < 3; ++j)
-            if (window.has(i, j)) sum += to_float(plane[window.rows[i] * width + window.columns[j]]);
+    each_tap<3>(window, width, [&](int, int place) { sum += to_float(plane[place]); });
     return sum / area(window);
 }
 
 // The transposed pool: what input pixel (y, x) receives of the gradient of its plane's pooled values.
 template <class T>
 __device__ inline float pool_transposed(const Job& job, int y, int x, const T* plane, const T* grad) {
+    const Window readers = readers_of(job, y, x);
+    const int width = int(job.out_width);
     float sum = 0;
 #pragma unroll 1
-    for (int i = 0; i < 3; ++i)
-#pragma unroll 1
-        for (int j = 0; j < 3; ++j) {
-            const int row = reader(job, y, i, int(job.out_height)), column = reader(job, x, j, int(job.out_width));
-            if ((row | column) < 0) continue;
-            const Window<3> window = window_of<3>(job, row, column);
-            const float g = to_float(grad[row * int(job.out_width) + column]);
-            if (job.kind == kAvgPool)
-                sum += g / area(window);
-            else if (maximum(window, plane, int(job.in_width)).tap == i * 3 + j)
-                sum += g;
-        }
+    for (int tap = 0; tap < 9; ++tap) {
+        const int row = readers.rows(tap / 3), column = readers.columns(tap % 3);
+        if ((row | column) < 0) continue;
+        const Window window = window_of(job, row, column);
+        const float g = to_float(grad[row * width + column]);
+        if (job.kind == kAvgPool)
+            sum += g / area(window);
+        else if (maximum(window, plane, int(job.in_width)).tap == tap)
+            sum += g;
+    }
     return sum;
 }
 
