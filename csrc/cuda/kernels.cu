@@ -7,12 +7,17 @@
 
 namespace fastnas::gpu {
 
+// Blocks that a multiprocessor should hold at least: leaves 168 registers a thread. Left to itself the compiler takes
+// fewer and spills.
+constexpr int kBlocks = 3;
+
 using Scalar = FASTNAS_SCALAR;
 
-#define FASTNAS_KERNEL(name, Memory)                                                                                \
-    extern "C" __global__ void __launch_bounds__(kThreads) fastnas_##name(Tensors<Scalar> tensors, Launch launch) { \
-        __shared__ Memory memory;                                                                                   \
-        name(tensors, launch, memory);                                                                              \
+#define FASTNAS_KERNEL(name, Memory)                                \
+    extern "C" __global__ void __launch_bounds__(kThreads, kBlocks) \
+        fastnas_##name(Tensors<Scalar> tensors, Launch launch) {    \
+        __shared__ Memory memory;                                   \
+        name(tensors, launch, memory);                              \
     }
 FASTNAS_KERNELS(FASTNAS_KERNEL)
 
