@@ -9,19 +9,6 @@ using namespace fastnas;
 
 thread_local std::string error;
 
-template <class T>
-gpu::Tensors<T> tensors_of(void* const* pointers) {
-    gpu::Tensors<T> t;
-    for (int i = 0; i < gpu::kBases; ++i) t.bases[i] = static_cast<T*>(pointers[i]);
-    pointers += gpu::kBases;
-    t.params = static_cast<const float*>(pointers[0]);
-    t.floats = static_cast<float*>(pointers[1]);
-    t.statistics = static_cast<float*>(pointers[2]);
-    t.grads = static_cast<float*>(pointers[3]);
-    t.table = static_cast<const gpu::i64*>(pointers[4]);
-    return t;
-}
-
 template <class Work>
 int attempt(Work work) {
     try {
@@ -41,25 +28,25 @@ const char* fastnas_error() {
     return error.c_str();
 }
 
-// bases, params, floats, statistics, grads, table. dtype: 0 float, 1 half, 2 bfloat16. Other than 0: fastnas_error.
-int fastnas_launch(int dtype, void* const* pointers, const gpu::Launch* launch, unsigned seed) {
+// dtype: 0 float, 1 half, 2 bfloat16, which is what the tensors' bases are. If not 0 comes back, see fastnas_error.
+int fastnas_launch(int dtype, const void* tensors, const gpu::Launch* launch, unsigned seed) {
     return attempt([&] {
         if (dtype == 0)
-            emulate::launch(tensors_of<float>(pointers), *launch, seed);
+            emulate::launch(*static_cast<const gpu::Tensors<float>*>(tensors), *launch, seed);
         else if (dtype == 1)
-            emulate::launch(tensors_of<gpu::Half>(pointers), *launch, seed);
+            emulate::launch(*static_cast<const gpu::Tensors<gpu::Half>*>(tensors), *launch, seed);
         else
-            emulate::launch(tensors_of<gpu::Bfloat>(pointers), *launch, seed);
+            emulate::launch(*static_cast<const gpu::Tensors<gpu::Bfloat>*>(tensors), *launch, seed);
     });
 }
 
 // A kernel of broken.cuh, in float.
-int fastnas_broken(const char* name, void* const* pointers, const gpu::Launch* launch, unsigned seed) {
+int fastnas_broken(const char* name, const void* tensors, const gpu::Launch* launch, unsigned seed) {
     return attempt([&] {
-#define FASTNAS_CASE(kernel)                                                                                        \
-    if (std::string(name) == #kernel)                                                                               \
-        return emulate::launch<float, gpu::ReverseMemory>(gpu::kernel<float>, tensors_of<float>(pointers), *launch, \
-                                                          seed);
+#define FASTNAS_CASE(kernel)                               \
+    if (std::string(name) == #kernel)                      \
+        return emulate::launch<float, gpu::ReverseMemory>( \
+            gpu::kernel<float>, *static_cast<const gpu::Tensors<float>*>(tensors), *launch, seed);
         FASTNAS_BROKEN(FASTNAS_CASE)
         throw std::invalid_argument(std::string("no broken kernel is called ") + name);
     });
