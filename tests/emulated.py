@@ -42,7 +42,7 @@ def check(status: int) -> None:
 def library() -> ctypes.CDLL:
     """Built if it is missing or older than its sources."""
     subprocess.run(["make", "--silent", "-C", "csrc/cuda", "emulated"], cwd=ROOT, check=True)
-    loaded = ctypes.CDLL(str(ROOT / "build/emulated/libemulated.so"))
+    loaded = ctypes.CDLL(str(ROOT / "build/cuda/libemulated.so"))
     for name in ("to_half", "to_bfloat", "from_half", "from_bfloat"):
         getattr(loaded, f"fastnas_{name}").argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int]
     loaded.fastnas_error.restype = ctypes.c_char_p

@@ -64,7 +64,7 @@ class LaunchArgument(ctypes.Structure):
     @cache
     def of(cls, launch: _C.GpuLaunch) -> LaunchArgument:
         """Remembered: plans keep their launches for good."""
-        return cls(*(getattr(launch, name) for name, _ in cls._fields_))
+        return cls(*(getattr(launch, field[0]) for field in cls._fields_))
 
 
 class CudaKernels:
