@@ -63,7 +63,7 @@ def call_costs(
         tiling: of the backend.
         element_size: bytes of an activation, 4 or 2.
     """
-    cell, sizes = compiled(spec.text), [tuple(size) for size in inputs]
+    cell, sizes = compiled(spec.text), list(inputs)
     forward = cell.plan_forward(images, sizes, memory, tiling)
     backward = cell.plan_backward(images, sizes, memory, tiling, (True, True, True))
     pack = Cost("pack", 2 * FLOAT * sum(math.prod(shape) for shape in spec.parameter_shapes), 0)
