@@ -32,7 +32,8 @@ def moments(
 ):
     """Grid (tiles, jobs, blocks of C_out): u into `output` if it is kept, a tile's mean and Σ(u - mean)² (C_out) of it.
 
-    The mean is subtracted before anything is squared, while u is still in registers.
+    The mean is subtracted before anything is squared, while u is still in registers; what its rounding to float leaves
+    out goes along, since means of tiles that are wrong in their last bits would show in the variance.
     """
     params, floats = buffers[0], buffers[1]
     tile = tl.program_id(0)
@@ -50,11 +51,15 @@ def moments(
             store_block(pointer, image_stride, u, row, known, image, y, x, inside, height, width)
         place = tl.load(job + MOMENTS)
         if place >= 0:
-            mean = tl.sum(u, 1) / tl.minimum(total - tile * P, P)
-            centred = tl.where(inside[None, :], u - mean[:, None], 0.0)
+            pixels = tl.minimum(total - tile * P, P)
+            mean = tl.sum(u, 1) / pixels
+            rest = tl.sum(tl.where(inside[None, :], u - mean[:, None], 0.0), 1) / pixels
+            centred = tl.where(inside[None, :], u - mean[:, None] - rest[:, None], 0.0)
             at = floats + place + 2 * tile * own + row
             tl.store(at, mean, mask=known)
             tl.store(at + own, tl.sum(centred * centred, 1), mask=known)
+            rests = floats + place + (2 * tl.cdiv(total, P) + tile) * own + row
+            tl.store(rests, rest, mask=known)
 
 
 @triton.jit

@@ -91,9 +91,12 @@ def gathered(bases, params, floats, job, channel, image, y, x, inside, C: conste
     reads = window(bases, floats, job, channel, known, image, y, x)
     weights, weighed = depthwise_weights(params, job, channel, known)
     d = tl.zeros([C, P], tl.float32)
-    for tap in range(kernel * kernel):
-        weight = tl.load(weights + tap, mask=weighed, other=1.0)
-        d += weight[:, None] * rectified(reads, known, inside, dilation * (tap // kernel), dilation * (tap % kernel))
+    for i in range(kernel):
+        line = tl.zeros([C, P], tl.float32)  # by itself: short sums lose fewer bits
+        for j in range(kernel):
+            weight = tl.load(weights + i * kernel + j, mask=weighed, other=1.0)
+            line += weight[:, None] * rectified(reads, known, inside, dilation * i, dilation * j)
+        d += line
     return tl.where(inside[None, :], d, 0.0)
 
 
@@ -109,7 +112,7 @@ def product(bases, params, floats, job, row, image, y, x, inside, C_IN: constexp
         d = gathered(bases, params, floats, job, channel, image, y, x, inside, C_IN, P)
         mask = known_row[:, None] & (channel < channels)[None, :]
         weight = tl.load(weights + row[:, None] * channels + channel[None, :], mask=mask, other=0.0)
-        u = tl.dot(weight, d, u, input_precision="ieee")
+        u += tl.dot(weight, d, input_precision="ieee")
     return u
 
 

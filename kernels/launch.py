@@ -69,8 +69,12 @@ def constants(name: str, launch: _C.GpuLaunch) -> dict[str, int]:
 
 
 def options(constants: dict[str, int]) -> dict[str, Any]:
-    """For the compiler: threads, so that one has eight values of a block at most; fused multiply-adds."""
-    return {"num_warps": 8 if constants["P"] * constants["C"] > TILING[0] else 4, "enable_fp_fusion": True}
+    """For the compiler: threads, so that one has eight values of a block at most; fused multiply-adds.
+
+    Left to itself ptxas spills a few registers for the sake of occupancy; with a limit to use it does not.
+    """
+    warps = 8 if constants["P"] * constants["C"] > TILING[0] else 4
+    return {"num_warps": warps, "enable_fp_fusion": True, "maxnreg": 255}
 
 
 def grid(name: str, launch: _C.GpuLaunch) -> tuple[int, int, int]:

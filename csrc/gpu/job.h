@@ -47,7 +47,8 @@ struct Job {
     i64 input_norm;            // `norm` of the stage before; -1: the input is a state
     i64 depthwise, pointwise;  // in params: w (C_in, K, K) or -1, W (C_out, C_in)
     View output;               // u, where it is kept, which may be its target's own place; base -1: nowhere
-    i64 moments;               // in floats (tiles, 2, C_out): a tile's means and Σ(u - mean)²; -1: not wanted
+    i64 moments;               // in floats (tiles, 2, C_out): a tile's means and Σ(u - mean)²; -1: not wanted. Then
+                               // (tiles, C_out): what the means' rounding to float left out
 
     // The batch norm of u.
     i64 norm;                     // in floats (4, C_out): mean, scale, shift, (variance + ε)^-½; -1: the identity

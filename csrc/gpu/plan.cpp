@@ -66,7 +66,7 @@ class Forward {
 
     void place_moments(const Leaving& from) {
         const auto take = [&](int j) {
-            return rows_.floats.take(2 * i64(launches_.tiles(rows_.jobs[j])) * rows_.jobs[j].out_channels);
+            return rows_.floats.take(3 * i64(launches_.tiles(rows_.jobs[j])) * rows_.jobs[j].out_channels);
         };
         for (const List& level : from.levels)
             for (int j : level)
