@@ -4,6 +4,8 @@
 # make check       lint, format, types
 # make check-full  what takes longer: sanitizers, older processors, a soak test, a bare wheel, the oldest torch
 # make bench       speed and memory against stock PyTorch
+# make test-gpu    the operator's tests on a GPU; without one it says so
+# make bench-gpu   speed and memory against stock PyTorch on a GPU
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -11,7 +13,7 @@ STAMP := $(VENV)/installed
 CPP := $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*/*/*.h csrc/*/*/*.cpp csrc/*/*.cu csrc/*/*.cuh csrc/*/*/*.cuh)
 DEMO := runs/demo
 
-.PHONY: demo test test-cpp check check-full format bench clean
+.PHONY: demo test test-cpp check check-full format bench test-gpu bench-gpu clean
 
 $(VENV)/requirements: requirements/dev.txt
 	$(PYTHON) -m venv $(VENV)
@@ -48,11 +50,18 @@ check-full: check test test-cpp
 	$(BIN)/python tests/soak.py
 	.ci/wheel
 	.ci/old-torch
+	.ci/p100
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CPP)
+
+test-gpu: $(STAMP)
+	$(BIN)/python -m pytest tests/test_gpu.py
+
+bench-gpu: $(STAMP)
+	$(BIN)/python benchmarks/gpu_step.py
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/step.py
