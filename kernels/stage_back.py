@@ -32,7 +32,7 @@ from fastnas.kernels.units import kept_unit, output_block
 
 @triton.jit
 def stage_grad(bases, params, floats, table, job, row, image, y, x, inside, C: constexpr, P: constexpr):
-    """g (C, P): of a last stage as it is given, of another the transposed gather of the next one's ∂d where not x̂ ≤ 0."""
+    """g (C, P): as given to a last stage; of another, the transposed gather of the next one's ∂d where not x̂ ≤ 0."""
     g = tl.zeros([C, P], tl.float32)
     if number(job, NEXT) < 0:
         g = grad_block(bases, job, row, image, y, x, inside)
