@@ -116,13 +116,14 @@ def norms(
             mean = tl.load(place, mask=known, other=0.0)
             variance = tl.load(place + channels, mask=known, other=0.0)
     eps = tl.load(job + EPS).to(tl.float64, bitcast=True)
-    inverse = (1.0 / tl.sqrt(variance.to(tl.float64) + eps)).to(tl.float32)
+    inverse = 1.0 / tl.sqrt(variance.to(tl.float64) + eps)
     alpha = factor(params, job, ALPHA)
+    gamma = alpha.to(tl.float64) * per_channel(params, tl.load(job + GAMMA), channel, known, 1.0)
     norm = floats + tl.load(job + NORM) + channel
     tl.store(norm, mean, mask=known)
-    tl.store(norm + own, alpha * per_channel(params, tl.load(job + GAMMA), channel, known, 1.0) * inverse, mask=known)
+    tl.store(norm + own, (gamma * inverse).to(tl.float32), mask=known)
     tl.store(norm + 2 * own, alpha * per_channel(params, tl.load(job + BETA), channel, known, 0.0), mask=known)
-    tl.store(norm + 3 * own, inverse, mask=known)
+    tl.store(norm + 3 * own, inverse.to(tl.float32), mask=known)
 
 
 @triton.jit

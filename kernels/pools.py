@@ -51,8 +51,8 @@ def pooled(bases, job, channel, image, y, x, inside, C: constexpr, P: constexpr)
 def pool_transposed(bases, floats, table, leader, channel, image, y, x, inside, C: constexpr, P: constexpr):
     """(C, P): the gradient at (y, x) of the input of a pool, which all members of `leader` share.
 
-    Each of the nine windows that hold the pixel has G = Σ over members of a·g + b·(u - mean) + c. The mean's G is
-    shared by what was inside, the maximum's goes to the first maximum in scan order, or to the last NaN, as in PyTorch. A norm
+    Each of the nine windows that hold the pixel has G = Σ over members of a·g + b·(u - mean) + c. The mean's is shared
+    by what was inside, the maximum's goes to the first maximum in scan order, or to the last NaN, as in PyTorch. A norm
     of running statistics has no b and c, and must not see u's NaN.
     """
     in_height, in_width = number(leader, IN_HEIGHT), number(leader, IN_WIDTH)

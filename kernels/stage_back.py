@@ -25,14 +25,14 @@ from fastnas.kernels.columns import (
 )
 from fastnas.kernels.gather import depthwise_weights, gathered, normed, rectified, state_block, transposed, window
 from fastnas.kernels.gradients import coefficients_of, grad_block
-from fastnas.kernels.pixels import rounded, store_block, tile_pixels
+from fastnas.kernels.pixels import store_block, tile_pixels
 from fastnas.kernels.rows import exists, job_row, number, only_if, per_channel, view
 from fastnas.kernels.units import kept_unit, output_block
 
 
 @triton.jit
 def stage_grad(bases, params, floats, table, job, row, image, y, x, inside, C: constexpr, P: constexpr):
-    """g (C, P): of a last stage what is given, of another the transposed gather of the next's ∂d where not x̂ ≤ 0."""
+    """g (C, P): as given to a last stage; of another, the transposed gather of the next one's ∂d where not x̂ ≤ 0."""
     g = tl.zeros([C, P], tl.float32)
     if number(job, NEXT) < 0:
         g = grad_block(bases, job, row, image, y, x, inside)
@@ -160,7 +160,6 @@ def stage_back(
                 if place >= 0:
                     d = gathered(bases, params, floats, job, channel, image, y, x, inside, C_IN, P)
                     add_to(sums + at, tl.dot(du, tl.trans(d), input_precision="ieee"), mask, first)
-            dd = rounded(dd, bases)  # all sums are of what is stored
             if exists(job, GRAD_GATHERED):
                 stored = dd
                 if number(job, RECTIFY) != 0:

@@ -79,8 +79,8 @@ def guarded(monkeypatch: pytest.MonkeyPatch) -> Iterator[Guarded]:
 def assert_agrees(p: Problem, memory: str) -> None:
     """Float32 against float64, for every tensor by itself.
 
-    A few roundings of numbers of the tensor's size; or eager's own error, which is larger where a batch norm sees only a
-    few values and divides by next to nothing.
+    A few roundings of numbers of the tensor's size; or twice eager's own error, which is larger where a batch norm sees
+    only a few values and divides by next to nothing.
     """
     single = p.to(torch.float32)
     exact, eager, ours = run(reference.cell, p), run(reference.cell, single), run(fused("triton", memory), single)
