@@ -1,6 +1,8 @@
 # make demo        an architecture search on real images, from nothing to pictures
 # make test        every test
 # make test-cpp    the engine alone, without Python and torch, on every vector width that this processor has
+# make test-gpu-emulated  the CUDA kernels on the CPU: the operator's table of tests, and both sanitizers
+# make cuda-standalone    build/cuda/standalone, which checks the CUDA kernels on a GPU; needs nvcc alone
 # make check       lint, format, types
 # make check-full  what takes longer: sanitizers, older processors, a soak test, a bare wheel, the oldest torch
 # make bench       speed and memory against stock PyTorch
@@ -13,7 +15,7 @@ STAMP := $(VENV)/installed
 CPP := $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*/*/*.h csrc/*/*/*.cpp csrc/*/*.cu csrc/*/*.cuh csrc/*/*/*.cuh)
 DEMO := runs/demo
 
-.PHONY: demo test test-cpp check check-full format bench test-gpu bench-gpu clean
+.PHONY: demo test test-cpp test-gpu test-gpu-emulated cuda-standalone check check-full format bench bench-gpu clean
 
 $(VENV)/requirements: requirements/dev.txt
 	$(PYTHON) -m venv $(VENV)
@@ -37,6 +39,13 @@ test: $(STAMP)
 
 test-cpp:
 	$(MAKE) --no-print-directory -C csrc/tests test
+
+test-gpu-emulated: $(STAMP)
+	$(BIN)/python -m pytest tests/test_cuda_emulated.py
+	$(MAKE) --no-print-directory -C csrc/cuda test
+
+cuda-standalone:
+	$(MAKE) --no-print-directory -C csrc/cuda standalone
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -7,9 +7,9 @@
 
 namespace fastnas::gpu {
 
-// Blocks that a multiprocessor should hold at least: leaves 168 registers a thread. Left to itself the compiler takes
+// Blocks that a multiprocessor should hold at least: leaves 255 registers a thread. Left to itself the compiler takes
 // fewer and spills.
-constexpr int kBlocks = 3;
+constexpr int kBlocks = 2;
 
 using Scalar = FASTNAS_SCALAR;
 

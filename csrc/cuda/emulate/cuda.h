@@ -1,19 +1,21 @@
-// As much of CUDA C++ as the kernels use, for the CPU: included before them by a compiler that knows none of it. How
-// threads of a block run is for an engine to say: fibers.cpp or threads.cpp.
+// As much of CUDA C++ as the kernels use, for the CPU: included before them by a compiler that knows none of it.
 #pragma once
 
 #include <cmath>
 #include <cstring>
 #include <functional>
 #include <string>
-#include <vector>
 
 #define __device__
 
 struct Dim3 {
     unsigned x = 0, y = 0, z = 0;
 };
-extern thread_local Dim3 threadIdx, blockIdx;
+// Calls, so that ThreadSanitizer does not see fibers share what they read.
+Dim3 thread_index();
+Dim3 block_index();
+#define threadIdx thread_index()
+#define blockIdx block_index()
 
 struct alignas(16) float4 {
     float x, y, z, w;
@@ -54,8 +56,5 @@ struct Grid {
 // Runs `thread` as every thread of every block, one block after the other. Before each, shared memory is filled with
 // NaN. Throws std::runtime_error where the program would hang or read what no lane gives.
 void run(const Grid& grid, void* shared, std::size_t size, const std::function<void()>& thread);
-
-// Numbers of `count` things in an order that depends on a seed.
-std::vector<int> shuffled(int count, unsigned seed);
 
 }  // namespace fastnas::emulate
