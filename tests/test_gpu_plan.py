@@ -19,7 +19,7 @@ from fastnas.ops import DARTS_CANDIDATES, Norm, Spec, gpu
 from fastnas.ops.compiled import compiled
 from fastnas.ops.functional import edge_spec
 
-TILING = (2048, 16, 128, 1024)
+TILING = (1024, 16, 64, 512)
 ALL = (True, True, True)
 VIEWS = {"Job": ("input", "output", "grad", "grad_gathered"), "State": ("value", "grad", "given")}
 
