@@ -2,6 +2,7 @@
 # make test        every test
 # make test-cpp    the engine alone, without Python and torch, on every vector width that this processor has
 # make test-gpu-emulated  the CUDA kernels on the CPU: the operator's table of tests, and both sanitizers
+# make gpu-gates   every GPU kernel compiled for every chip: registers, spills and shared memory no worse than in docs/
 # make cuda-standalone    build/cuda/standalone, which checks the CUDA kernels on a GPU; needs nvcc alone
 # make check       lint, format, types
 # make check-full  what takes longer: sanitizers, older processors, a soak test, a bare wheel, the oldest torch
@@ -15,7 +16,7 @@ STAMP := $(VENV)/installed
 CPP := $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*/*/*.h csrc/*/*/*.cpp csrc/*/*.cu csrc/*/*.cuh csrc/*/*/*.cuh)
 DEMO := runs/demo
 
-.PHONY: demo test test-cpp test-gpu test-gpu-emulated cuda-standalone check check-full format bench bench-gpu clean
+.PHONY: demo test test-cpp test-gpu test-gpu-emulated gpu-gates cuda-standalone check check-full format bench bench-gpu clean
 
 $(VENV)/requirements: requirements/dev.txt
 	$(PYTHON) -m venv $(VENV)
@@ -43,6 +44,10 @@ test-cpp:
 test-gpu-emulated: $(STAMP)
 	$(BIN)/python -m pytest tests/test_cuda_emulated.py
 	$(MAKE) --no-print-directory -C csrc/cuda test
+
+gpu-gates: $(STAMP)
+	$(BIN)/python -m tools.gpu_gates.triton_kernels --check
+	$(BIN)/python -m tools.gpu_gates.cuda_kernels --check
 
 cuda-standalone:
 	$(MAKE) --no-print-directory -C csrc/cuda standalone
