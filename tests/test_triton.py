@@ -13,7 +13,7 @@ import test_operator
 import torch
 from interpreter import hurried
 from operator_cases import BY_NAME, CASES, Case, Problem, edge, error, fused, names, problem, run
-from test_operator import PRECISE, assert_as_exact_as_eager
+from test_operator import assert_as_exact_as_eager
 from torch import Tensor
 
 from fastnas.ops import DARTS_CANDIDATES, Norm, gpu, mixed_cell, reference, results
@@ -118,7 +118,7 @@ def test_agrees_with_the_reference_in_lean(name: str) -> None:
 @pytest.mark.parametrize(
     "case",
     [
-        edge("many-channels", channels=130, size=(3, 3), candidates=["sep_conv_3x3", "max_pool_3x3", "skip_connect"]),
+        edge("many-channels", channels=130, size=(3, 3), candidates=["dil_conv_3x3", "max_pool_3x3", "skip_connect"]),
         edge("many-tiles", channels=3, size=(23, 31), candidates=["dil_conv_3x3", "avg_pool_3x3"], stride=2, batch=3),
     ],
     ids=lambda case: case.name,
@@ -139,11 +139,17 @@ def kernels() -> Any:
 @pytest.fixture
 def large_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Less for the interpreter to do."""
-    monkeypatch.setattr(kernels(), "tiling", (16384, 16, 512, 64))
+    monkeypatch.setattr(kernels(), "tiling", (4096, 16, 128, 64))
     monkeypatch.setattr(test_operator, "SEEDS", range(3))
 
 
-@pytest.mark.parametrize("case", [PRECISE[1], PRECISE[2], PRECISE[3]], ids=lambda case: case.name)
+EXACT = [
+    edge("64x4x4-s2", channels=64, size=(4, 4), batch=8, stride=2),
+    edge("20x9x7-affine", channels=20, size=(9, 7), batch=4, norm=Norm(affine=True)),
+]
+
+
+@pytest.mark.parametrize("case", EXACT, ids=lambda case: case.name)
 @pytest.mark.usefixtures("large_tiles")
 def test_as_exact_as_eager(case: Case) -> None:
     assert_as_exact_as_eager(case, "triton", "fast")
@@ -154,7 +160,7 @@ def test_as_exact_as_eager_with_large_means() -> None:
     def shift(p: Problem) -> Problem:
         return replace(p, inputs=[(x + 500).float().double() for x in p.inputs])
 
-    assert_as_exact_as_eager(PRECISE[1], "triton", "fast", shift)
+    assert_as_exact_as_eager(EXACT[1], "triton", "fast", shift)
 
 
 @pytest.mark.usefixtures("large_tiles")
@@ -162,20 +168,20 @@ def test_as_exact_as_eager_with_correlated_channels() -> None:
     def correlate(p: Problem) -> Problem:
         return replace(p, inputs=[(x.mean(1, keepdim=True) + 0.01 * x).float().double() for x in p.inputs])
 
-    assert_as_exact_as_eager(PRECISE[1], "triton", "fast", correlate)
+    assert_as_exact_as_eager(EXACT[1], "triton", "fast", correlate)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("name", ["channels-16-s1", "channels-18-s2", "cell"])
+@pytest.mark.parametrize("name", ["channels-16-s1", "channels-18-s2"])
 @pytest.mark.usefixtures("guarded")
 def test_half_precision(name: str, dtype: torch.dtype) -> None:
     """Rounding of what is stored, and nothing else: arithmetic and weights are float32.
 
     With ε half the spacing of numbers at 1, a value is rounded by ε at most each time that it is stored: on the longest
-    way through an edge u twice and y, then back ∂d, g and ∂d again and the state's gradient, and as often again in a
-    cell's preprocessing: 14 ε. Where a rectifier's argument is smaller than its error, the gradient takes the wrong
-    branch; numbers of unit variance do so with a probability of some ε, which in the 2-norm is √ε, at either of two
-    rectifiers.
+    way through an edge u twice and y, then back ∂d twice and the state's gradient, and u, for its norm's derivative,
+    again: 7 ε; twice that, since a norm of what has a mean divides by less than its size. Where a rectifier's argument
+    is smaller than its error, the gradient takes the wrong branch; numbers of unit variance do so with a probability
+    of some ε, which in the 2-norm is √ε, at either of two rectifiers.
     """
     p = problem(BY_NAME[name])
     p = replace(p, inputs=[x.to(dtype).double() for x in p.inputs], grad=p.grad.to(dtype).double())
