@@ -78,6 +78,15 @@ def test_a_backend_that_cannot_run_is_refused(name: str, x: Any, message: str, p
         choose(name, x)
 
 
+def test_cuda_refuses_more_channels_than_a_block_holds(pretend: Any) -> None:
+    pretend(P100)
+    assert choose("cuda", tensor(), channels=512) == "cuda"
+    with pytest.raises(BackendError, match="at most 512 channels, got 513"):
+        choose("cuda", tensor(), channels=513)
+    with pytest.warns(UserWarning, match="at most 512 channels, got 600"):
+        assert choose("auto", tensor(), channels=600) == "reference"
+
+
 @pytest.mark.parametrize(("name", "package"), [("triton", "triton"), ("cuda", "cuda.core")])
 def test_a_missing_package_is_named_with_what_installs_it(name: str, package: str, pretend: Any) -> None:
     pretend(A100, packages=())

@@ -77,11 +77,8 @@ class CudaKernels:
         """Put one launch on the current stream of the tensors' device; compiles where `load` has not been called.
 
         Raises:
-            CudaError: a state has more than `CHANNELS` channels, or CUDA refuses.
+            CudaError: the kernels cannot be compiled, or CUDA refuses.
         """
-        channels = max(launch.in_channels, launch.out_channels)
-        if channels > CHANNELS:
-            raise CudaError(f"the CUDA backend takes states of at most {CHANNELS} channels, got {channels}")
         device = tensors.params.device
         with torch.cuda.device(device):
             function = load(device, tensors.bases[0].dtype)[launch.kernel]
