@@ -15,11 +15,14 @@ std::vector<Size> input_sizes(const Call<T>& call) {
 
 // Parts of an image: one if images by themselves occupy the threads evenly or nearly so, else as few as do, as long as
 // the smallest state is large enough.
-int slabs_per_image(int images, int threads, const std::vector<Size>& sizes, int blocks) {
+int slabs_per_image(int images, int threads, const std::vector<Size>& sizes, int channels, int blocks) {
     if (images % threads == 0 || images >= 4 * threads) return 1;
     std::ptrdiff_t most = threads / std::gcd(images, threads);
-    for (const Size& size : sizes)
-        most = std::min({most, size.pixels() * blocks / kSlabPixels, std::ptrdiff_t(size.h / 2)});
+    const int taps = 25;  // of a large depthwise convolution
+    for (const Size& size : sizes) {
+        const std::ptrdiff_t work = size.pixels() * blocks * (channels + taps);
+        most = std::min({most, work / kSlabWork, std::ptrdiff_t(size.h / 2)});
+    }
     return std::max(int(most), 1);
 }
 
@@ -33,7 +36,8 @@ Cell<T>::Cell(const Graph& graph_, const Call<T>& call_)
       lanes(k.lanes),
       images(int(call.inputs[0].shape[0])),
       sizes(graph.sizes(input_sizes(call))),
-      slabs(slabs_per_image(images, call.threads, sizes, blocks(graph.channels[graph.outputs[0]]))),
+      slabs(slabs_per_image(images, call.threads, sizes, graph.channels[graph.outputs[0]],
+                            blocks(graph.channels[graph.outputs[0]]))),
       state_offsets_(graph.channels.size(), -1),
       stage_offsets_(graph.saved_stages, -1) {
     if (call.memory == Memory::none) return;

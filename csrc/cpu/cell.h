@@ -46,7 +46,8 @@ struct Call {
 };
 
 constexpr int kBandPixels = 1024;  // pixels times blocks of a band
-constexpr int kSlabPixels = 400;   // of a slab at least: with less, waiting costs what a second thread saves
+// Multiply-adds of a slab at least, in vectors, for one candidate: with less, waiting costs what a second thread saves.
+constexpr std::ptrdiff_t kSlabWork = 16000;
 
 template <class T>
 class Cell {
