@@ -1,17 +1,22 @@
 # make demo        an architecture search on real images, from nothing to pictures
 # make test        every test
 # make test-cpp    the engine alone, without Python and torch, on every vector width that this processor has
+# make test-gpu-emulated  the CUDA kernels on the CPU: the operator's table of tests, and both sanitizers
+# make gpu-gates   every GPU kernel compiled for every chip: registers, spills and shared memory no worse than in docs/
+# make cuda-standalone    build/cuda/standalone, which checks the CUDA kernels on a GPU; needs nvcc alone
 # make check       lint, format, types
 # make check-full  what takes longer: sanitizers, older processors, a soak test, a bare wheel, the oldest torch
 # make bench       speed and memory against stock PyTorch
+# make test-gpu    the operator's tests on a GPU; without one it says so
+# make bench-gpu   speed and memory against stock PyTorch on a GPU
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
-CPP := $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*/*/*.h)
+CPP := $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*/*/*.h csrc/*/*/*.cpp csrc/*/*.cu csrc/*/*.cuh csrc/*/*/*.cuh)
 DEMO := runs/demo
 
-.PHONY: demo test test-cpp check check-full format bench clean
+.PHONY: demo test test-cpp test-gpu test-gpu-emulated gpu-gates cuda-standalone check check-full format bench bench-gpu clean
 
 $(VENV)/requirements: requirements/dev.txt
 	$(PYTHON) -m venv $(VENV)
@@ -36,6 +41,17 @@ test: $(STAMP)
 test-cpp:
 	$(MAKE) --no-print-directory -C csrc/tests test
 
+test-gpu-emulated: $(STAMP)
+	$(BIN)/python -m pytest tests/test_cuda_emulated.py
+	$(MAKE) --no-print-directory -C csrc/cuda test
+
+gpu-gates: $(STAMP)
+	$(BIN)/python -m tools.gpu_gates.triton_kernels --check
+	$(BIN)/python -m tools.gpu_gates.cuda_kernels --check
+
+cuda-standalone:
+	$(MAKE) --no-print-directory -C csrc/cuda standalone
+
 check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -48,11 +64,18 @@ check-full: check test test-cpp
 	$(BIN)/python tests/soak.py
 	.ci/wheel
 	.ci/old-torch
+	.ci/p100
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CPP)
+
+test-gpu: $(STAMP)
+	$(BIN)/python -m pytest tests/test_gpu.py
+
+bench-gpu: $(STAMP)
+	$(BIN)/python benchmarks/gpu_step.py
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/step.py

@@ -35,7 +35,7 @@ def main() -> None:
     document = {"machine": machine(options.threads), "limit": limit, "results": {name: {} for name in NAMES}}
     console = Console(width=None if Console().is_terminal else 140, highlight=False)
     for key, value in document["machine"].items():
-        console.print(f"{key}: {value}")
+        console.print(f"{key}: {value}", markup=False)
     results: dict[str, dict[int, dict[str, object] | str]] = document["results"]
     for batch in sorted(options.batch):
         setting = Setting(options.channels, options.layers, options.size, batch)

@@ -86,13 +86,13 @@ class Contestant:
         return step
 
 
-def make(name: str, setting: Setting, seed: int = 0) -> Contestant:
+def make(name: str, setting: Setting, seed: int = 0, backend: str = "auto") -> Contestant:
     """The contestant of this name; all that share setting and seed have the same weights and images."""
     torch.manual_seed(seed)
     sizes = (setting.channels, setting.layers, setting.classes)
     network: nn.Module = Network(*sizes, checkpointed=name == STOCK_CHECKPOINTED)
     if name in MEMORY:
-        weights, network = network.state_dict(), DartsSupernet(*sizes, memory=MEMORY[name])
+        weights, network = network.state_dict(), DartsSupernet(*sizes, memory=MEMORY[name], backend=backend)
         network.load_state_dict(weights)
     layout = torch.channels_last if name == STOCK_LAST else torch.contiguous_format
     torch.manual_seed(seed)

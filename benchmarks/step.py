@@ -40,7 +40,7 @@ def main() -> None:
     console = Console(width=140)
     document = {"machine": machine(options.threads), "results": []}
     for key, value in document["machine"].items():
-        console.print(f"{key}: {value}", highlight=False)
+        console.print(f"{key}: {value}", highlight=False, markup=False)
     for batch in options.batch:
         results = measure(names, Setting(options.channels, options.layers, options.size, batch), options)
         console.print(results_table(results))

@@ -95,7 +95,7 @@ def main() -> None:
     console = Console(width=None if Console().is_terminal else 140, highlight=False)
     document: dict[str, object] = {"machine": machine(options.threads)}
     for key, value in document["machine"].items():
-        console.print(f"{key}: {value}")
+        console.print(f"{key}: {value}", markup=False)
     console.print(f"{'images':>22} {'stride':>6} {'':4}" + "".join(f"{name:>21}" for name in NAMES) + f"{'ratio':>9}")
     rows: list[Row] = []
     for shape in shapes(options):

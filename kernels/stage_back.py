@@ -25,7 +25,7 @@ from fastnas.kernels.columns import (
 )
 from fastnas.kernels.gather import depthwise_weights, gathered, normed, rectified, state_block, transposed, window
 from fastnas.kernels.gradients import coefficients_of, grad_block
-from fastnas.kernels.pixels import store_block, tile_pixels
+from fastnas.kernels.pixels import rounded, store_block, tile_pixels
 from fastnas.kernels.rows import exists, job_row, number, only_if, per_channel, view
 from fastnas.kernels.units import kept_unit, output_block
 
@@ -160,6 +160,7 @@ def stage_back(
                 if place >= 0:
                     d = gathered(bases, params, floats, job, channel, image, y, x, inside, C_IN, P)
                     add_to(sums + at, tl.dot(du, tl.trans(d), input_precision="ieee"), mask, first)
+            dd = rounded(dd, bases)  # all sums are of what is stored
             if exists(job, GRAD_GATHERED):
                 stored = dd
                 if number(job, RECTIFY) != 0:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 FLOAT = 4
 IDENTITY, CONVOLUTION = 3, 0
 POOL_TAPS = 9
+MOMENTS = 3  # numbers that a tile leaves of every channel
 RUNNING_LAUNCHES = 4  # unbiased variance, counter, means, variances
 Row = dict[str, int]
 
@@ -63,7 +64,7 @@ def call_costs(
         tiling: of the backend.
         element_size: bytes of an activation, 4 or 2.
     """
-    cell, sizes = compiled(spec.text), [tuple(size) for size in inputs]
+    cell, sizes = compiled(spec.text), list(inputs)
     forward = cell.plan_forward(images, sizes, memory, tiling)
     backward = cell.plan_backward(images, sizes, memory, tiling, (True, True, True))
     pack = Cost("pack", 2 * FLOAT * sum(math.prod(shape) for shape in spec.parameter_shapes), 0)
@@ -142,9 +143,9 @@ class _LaunchCost:
     def _sums(self, job: Row) -> int:
         return 2 * job["out_channels"] * job["sums_count"]
 
-    def _tile_sums(self, job: Row) -> int:
+    def _tile_moments(self, job: Row) -> int:
         pixels = self._launch.images * job["out_height"] * job["out_width"]
-        return 2 * job["out_channels"] * -(-pixels // self._launch.tile)
+        return MOMENTS * job["out_channels"] * -(-pixels // self._launch.tile)
 
     def _weights(self, job: Row) -> int:
         if job["kind"] != CONVOLUTION:
@@ -170,12 +171,12 @@ class _LaunchCost:
             self._compute(job)
             self._writes(job, "output", self._output(job))
             if job["moments"] >= 0:
-                self._floats(self._tile_sums(job))
+                self._floats(self._tile_moments(job))
                 self._flops += 4 * self._output(job)
 
     def _norms(self) -> None:
         for job in self._table.jobs(self._launch):
-            self._floats(6 * job["out_channels"] + (self._tile_sums(job) if job["moments"] >= 0 else 0))
+            self._floats(6 * job["out_channels"] + (self._tile_moments(job) if job["moments"] >= 0 else 0))
 
     def _apply(self) -> None:
         state = self._table.row("State", self._launch.state)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastnas.ops import cpu, gpu
+from fastnas.ops import cpu, cuda, gpu
 
 NAMES = ("auto", "triton", "cuda", "cpu", "reference")
 TRITON_CAPABILITY, CUDA_CAPABILITY = (7, 0), (6, 0)
@@ -40,8 +40,13 @@ def backends() -> list[Backend]:
     ]
 
 
-def choose(name: str, x: Tensor) -> str:
+def choose(name: str, x: Tensor, channels: int = 1) -> str:
     """The backend that computes on `x`: `name` itself, or the best one that can run for "auto".
+
+    Args:
+        name: of the backend.
+        x: an input.
+        channels: of the widest state of the cell.
 
     Raises:
         BackendError: the named backend cannot run on `x`.
@@ -52,13 +57,13 @@ def choose(name: str, x: Tensor) -> str:
     if name == "reference":
         return name
     if name != "auto":
-        reason = why_not(name, x)
+        reason = why_not(name, x, channels)
         if reason:
             raise BackendError(f"backend {name!r} cannot run: {reason}")
         return name
     reasons = {}
     for candidate in ("triton", "cuda") if x.device.type == "cuda" else ("cpu",):
-        reason = why_not(candidate, x)
+        reason = why_not(candidate, x, channels)
         if reason is None:
             return candidate
         reasons[candidate] = reason
@@ -66,9 +71,9 @@ def choose(name: str, x: Tensor) -> str:
     return "reference"
 
 
-def why_not(name: str, x: Tensor) -> str | None:
-    """Why backend `name` cannot compute on `x`; None if it can."""
-    return why_not_cpu(x) if name == "cpu" else why_not_gpu(name, x)
+def why_not(name: str, x: Tensor, channels: int = 1) -> str | None:
+    """Why backend `name` cannot compute on `x`; None if it can. `channels` as for `choose`."""
+    return why_not_cpu(x) if name == "cpu" else why_not_gpu(name, x, channels)
 
 
 def why_not_cpu(x: Tensor) -> str | None:
@@ -81,8 +86,10 @@ def why_not_cpu(x: Tensor) -> str | None:
     return reason
 
 
-def why_not_gpu(name: str, x: Tensor) -> str | None:
-    """Why the Triton or CUDA backend cannot compute on `x`; None if it can."""
+def why_not_gpu(name: str, x: Tensor, channels: int = 1) -> str | None:
+    """Why the Triton or CUDA backend cannot compute on `x`; None if it can. `channels` as for `choose`."""
+    if name == "cuda" and channels > cuda.CHANNELS:
+        return f"it computes states of at most {cuda.CHANNELS} channels, got {channels}"
     if x.dtype not in gpu.DTYPES:
         return f"it computes in {', '.join(map(_name, gpu.DTYPES))}, got {_name(x.dtype)}"
     if x.device.type == "cpu" and name == "triton" and interpreted():
@@ -108,9 +115,7 @@ def implementation(name: str) -> Any:
         from fastnas.kernels.launch import TritonKernels
 
         return gpu.Gpu(TritonKernels())
-    from fastnas.ops.cuda import CudaKernels
-
-    return gpu.Gpu(CudaKernels())
+    return gpu.Gpu(cuda.CudaKernels())
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-HOT = ("moments", "apply", "grad_sums", "stage_back", "hidden_back", "source_back")
+HOT = ("moments", "apply", "grad_sums", "stage_back", "source_back")
 """Kernels that may not spill."""
 
 
