@@ -28,7 +28,7 @@ NAMES: list[str] = _C.gpu_kernels()
 
 # A tile's values of all channels stay in registers; more channels than LARGEST are worked on in several blocks.
 TILING = (1024, 16, 64, 512)
-SMALLEST, LARGEST = 16, 128  # tl.dot needs sixteen
+SMALLEST, LARGEST = 16, 64  # tl.dot needs sixteen
 
 
 class TritonKernels:
