@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fastnas.ops.compiled import compiled
-from fastnas.ops.results import gradients
+from fastnas.ops.results import empty, split
 from fastnas.ops.spec import Spec
 
 
@@ -45,7 +45,13 @@ def backward(
     needs: Sequence[bool],
 ) -> list[Tensor]:
     """The gradients of inputs, α and parameters, as far as `needs` asks; the others are empty."""
-    count, grads = len(inputs), gradients(inputs, alpha, params, needs)
+    count = len(inputs)
+    grads = [
+        *([torch.empty_like(t) for t in inputs] if needs[0] else empty(inputs)),
+        torch.empty_like(alpha) if needs[1] else alpha.new_empty(0),
+        # Pooled: allocators give fresh memory back in every step, which costs a small cell more than its arithmetic.
+        *(split(allocate(sum(t.numel() for t in params), alpha), params) if needs[2] else empty(params)),
+    ]
     alpha, params, running = alpha.contiguous(), _contiguous(params), _contiguous(running)
     compiled(spec).backward(
         _arguments(inputs, alpha, params, running, out, saved, statistics, memory),

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fastnas.ops.compiled import compiled
+from fastnas.ops.results import empty, split
 from fastnas.ops.spec import Spec
 
 if TYPE_CHECKING:
@@ -182,9 +183,8 @@ def _bases(
 
 def _split(flat: Tensor, like: Sequence[Tensor], needed: bool) -> list[Tensor]:
     if not needed:
-        return [t.new_empty(0) for t in like]
-    pieces = torch.split(flat, [t.numel() for t in like])
-    return [piece.view(t.shape).to(t.dtype) for piece, t in zip(pieces, like, strict=True)]
+        return empty(like)
+    return [piece.to(t.dtype) for piece, t in zip(split(flat, like), like, strict=True)]
 
 
 class _Plan:

@@ -19,7 +19,6 @@ from torch.autograd.graph import increment_version
 
 from fastnas.ops import cpu, gpu, results
 from fastnas.ops.backends import implementation, why_not_cpu
-from fastnas.ops.results import gradients
 from fastnas.ops.spec import decode
 
 _library: Any = torch.library.Library("fastnas", "DEF")  # type: ignore[no-untyped-call]
@@ -116,7 +115,7 @@ def _(
     backend: str,
     needs: Sequence[bool],
 ) -> list[Tensor]:
-    return gradients(inputs, alpha, params, needs)
+    return results.traced_gradients(inputs, alpha, params, needs, backend)
 
 
 class _Cell(torch.autograd.Function):

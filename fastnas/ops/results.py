@@ -24,16 +24,32 @@ def statistics(spec: Spec, x: Tensor) -> Tensor:
     return torch.empty((2, batch), dtype=torch.float32 if half else x.dtype, device=x.device)
 
 
-def gradients(inputs: Sequence[Tensor], alpha: Tensor, params: Sequence[Tensor], needs: Sequence[bool]) -> list[Tensor]:
-    """Those of inputs, α and parameters; empty where not needed."""
-    given = torch.preserve_format
-    # The kernels write a parameter's gradient in row-major order, whatever the parameter's own strides.
-    groups = ((inputs, needs[0], given), ([alpha], needs[1], given), (params, needs[2], torch.contiguous_format))
-    return [
-        torch.empty_like(t, memory_format=layout) if needed else t.new_empty(0)
-        for group, needed, layout in groups
-        for t in group
-    ]
+def split(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """Pieces of a flat tensor, one after the other, of the shapes of `like`."""
+    pieces = torch.split(flat, [t.numel() for t in like])
+    return [piece.view(t.shape) for piece, t in zip(pieces, like, strict=True)]
+
+
+def empty(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """What stands for gradients that nobody asked for."""
+    return [t.new_empty(0) for t in tensors]
+
+
+def traced_gradients(
+    inputs: Sequence[Tensor], alpha: Tensor, params: Sequence[Tensor], needs: Sequence[bool], backend: str
+) -> list[Tensor]:
+    """Those of inputs, α and parameters as the backend returns them: what shares memory there does so here."""
+    apart = backend == "cpu"
+    flat = alpha.new_empty(sum(t.numel() for t in params) + (0 if apart else alpha.numel()))
+    weights = split(flat, params if apart else [*params, alpha])
+    alpha_grad = torch.empty_like(alpha) if apart else weights.pop()
+    of_inputs = (
+        [torch.empty_like(t) for t in inputs]
+        if apart
+        else split(inputs[0].new_empty(sum(t.numel() for t in inputs)), inputs)
+    )
+    groups = ((inputs, of_inputs), ([alpha], [alpha_grad]), (params, weights))
+    return [t for (like, ours), needed in zip(groups, needs, strict=True) for t in (ours if needed else empty(like))]
 
 
 def _memory_format(x: Tensor) -> torch.memory_format:
