@@ -18,10 +18,9 @@ enum Kernel : int {
     kApply,         // grid (tiles, 1): a state = Σ o over the listed jobs
     kGradSums,      // grid (tiles, jobs): `sums`
     kCoefficients,  // grid (1, jobs): merges sums; writes `coefficients`, ∂γ, ∂β, `alpha_sum`
-    kStageBack,  // grid (parts, jobs): ∂u, then ∂W and ∂w into `weight_sums`, ∂d into `grad_gathered`, `sums` of
-                 // `before`
-    kSourceBack,  // grid (tiles, 1): a state's gradient = what is given + Σ over the listed jobs
-    kReduce,      // grid (chunks of kReduceChunk, reductions): grads
+    kStageBack,     // grid (parts, jobs): ∂u, then ∂d, `weight_sums` (∂W, ∂w), and `sums` of the stage before
+    kSourceBack,    // grid (tiles, 1): a state's gradient = what is given + Σ over the listed jobs
+    kReduce,        // grid (chunks of kReduceChunk, reductions): grads
 };
 constexpr int kKernels = kReduce + 1;
 constexpr int kReduceChunk = 256;
