@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from fastnas.genotype.genotype import INPUTS, CellGenotype, Genotype
+from fastnas.genotype.genotype import INPUTS, AutoDeepLabGenotype, CellGenotype, Genotype
+from fastnas.genotype.network import Beta, best_path
 
 EDGES_PER_NODE = 2
 
@@ -27,12 +28,29 @@ def decode_darts(normal: Table, reduce: Table, candidates: Sequence[str], steps:
         ValueError: the tables do not have the shape that `candidates` and `steps` give, or hold NaN; or a candidate is
             not known, or there is none but `none`.
     """
-    if not set(candidates) - {"none"}:
-        raise ValueError(f"candidates must name an operation besides none, got {list(candidates)}")
     return Genotype(_decode_cell(normal, candidates, steps), _decode_cell(reduce, candidates, steps))
 
 
+def decode_auto_deeplab(alpha: Table, beta: Beta, candidates: Sequence[str], steps: int = 5) -> AutoDeepLabGenotype:
+    """The architecture that α and β stand for: the cell by the rule of `decode_darts`, the path by `best_path`.
+
+    Auto-DeepLab, §4.3.
+
+    Args:
+        alpha: after softmax, (edges, len(candidates)), edges node by node.
+        beta: before softmax, (layers, 4, 3), see `fastnas.genotype.network.log_transitions`.
+        candidates: names of the columns of α.
+        steps: nodes of a cell.
+
+    Raises:
+        ValueError: see `decode_darts` for α and `log_transitions` for β; or the path goes beyond scale 32.
+    """
+    return AutoDeepLabGenotype(_decode_cell(alpha, candidates, steps), best_path(beta))
+
+
 def _decode_cell(table: Table, candidates: Sequence[str], steps: int) -> CellGenotype:
+    if not set(candidates) - {"none"}:
+        raise ValueError(f"candidates must name an operation besides none, got {list(candidates)}")
     weights = [[float(weight) for weight in row] for row in table]
     edges = sum(INPUTS + i for i in range(steps))
     if len(weights) != edges or any(len(row) != len(candidates) for row in weights):

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
-from fastnas.genotype.genotype import CellGenotype, Genotype, GenotypeError, shorten
+from fastnas.genotype.genotype import AutoDeepLabGenotype, CellGenotype, Genotype, GenotypeError, shorten
 
-HEADER = {"format": "fastnas-genotype", "version": 1, "kind": "darts"}
+HEADER = {"format": "fastnas-genotype", "version": 1}
+KINDS = {Genotype: "darts", AutoDeepLabGenotype: "auto-deeplab"}
 MAX_BYTES = 1 << 20
 
+AnyGenotype = TypeVar("AnyGenotype", Genotype, AutoDeepLabGenotype)
 
-def save(genotype: Genotype, path: str | os.PathLike[str]) -> None:
+
+def save(genotype: Genotype | AutoDeepLabGenotype, path: str | os.PathLike[str]) -> None:
     """Write a genotype: to a temporary name first, so that the file is whole or absent.
 
     Raises:
@@ -31,11 +35,18 @@ def save(genotype: Genotype, path: str | os.PathLike[str]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def dumps(genotype: Genotype) -> str:
+def dumps(genotype: Genotype | AutoDeepLabGenotype) -> str:
     """The text of a genotype's file."""
-    header = (f'  "{key}": {json.dumps(value)}' for key, value in HEADER.items())
-    cells = (f'  "{name}": {_dump_cell(cell)}' for name, cell in vars(genotype).items())
-    return "{\n" + ",\n".join((*header, *cells)) + "\n}\n"
+    content = _header(type(genotype)) | vars(genotype)
+    lines = (
+        f'  "{key}": {_dump_cell(value) if isinstance(value, CellGenotype) else json.dumps(value)}'
+        for key, value in content.items()
+    )
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def _header(kind: type[Genotype | AutoDeepLabGenotype]) -> dict[str, Any]:
+    return HEADER | {"kind": KINDS[kind]}
 
 
 def _dump_cell(cell: CellGenotype) -> str:
@@ -43,11 +54,19 @@ def _dump_cell(cell: CellGenotype) -> str:
     return f'{{\n    "nodes": [\n{nodes}\n    ],\n    "concat": {json.dumps(cell.concat)}\n  }}'
 
 
-def load(path: str | os.PathLike[str]) -> Genotype:
+@overload
+def load(path: str | os.PathLike[str]) -> Genotype: ...
+@overload
+def load(path: str | os.PathLike[str], kind: type[AnyGenotype]) -> AnyGenotype: ...
+def load(path: str | os.PathLike[str], kind: type[Any] = Genotype) -> Any:
     """Read a genotype.
 
+    Args:
+        kind: what the file must hold, `Genotype` (DARTS) or `AutoDeepLabGenotype`.
+
     Raises:
-        GenotypeError: there is no such file, or it does not hold a genotype; the message names the file and the place.
+        GenotypeError: there is no such file, or it does not hold such a genotype; the message names the file and the
+            place.
     """
     try:
         with open(path, "rb") as file:
@@ -57,7 +76,7 @@ def load(path: str | os.PathLike[str]) -> Genotype:
     if len(content) > MAX_BYTES:
         raise GenotypeError(f"{path}: expected a genotype file, got one of more than {MAX_BYTES} bytes")
     try:
-        return _parse(json.loads(content.decode("utf-8")))
+        return _parse(json.loads(content.decode("utf-8")), kind)
     except GenotypeError as error:
         raise GenotypeError(f"{path}: {error}") from None
     except UnicodeDecodeError as error:
@@ -68,14 +87,23 @@ def load(path: str | os.PathLike[str]) -> Genotype:
         raise GenotypeError(f"{path}: expected JSON, got other text ({error})") from None
 
 
-def _parse(data: Any) -> Genotype:
+def _parse(data: Any, kind: type[AnyGenotype]) -> AnyGenotype:
     if not isinstance(data, dict):
         raise GenotypeError(f"expected an object, got {_kind(data)}")
-    for key, expected in HEADER.items():
+    for key, expected in _header(kind).items():
         # In Python `True == 1`; their texts differ.
         if repr(data.get(key)) != repr(expected):
             raise GenotypeError(f"expected {key} {expected!r}, got {_value(data, key)}")
-    return Genotype(*(_parse_cell(name, data.get(name)) for name in ("normal", "reduce")))
+    names = [field.name for field in fields(kind)]
+    parts: list[Any] = [_parse_path(data) if name == "path" else _parse_cell(name, data.get(name)) for name in names]
+    return kind(*parts)
+
+
+def _parse_path(data: dict[str, Any]) -> tuple[int, ...]:
+    path = data.get("path")
+    if not isinstance(path, list) or not all(type(scale) is int for scale in path):
+        raise GenotypeError(f"path: expected a list of whole numbers, got {_value(data, 'path')}")
+    return tuple(path)
 
 
 def _parse_cell(name: str, data: Any) -> CellGenotype:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 INPUTS = 2  # states 0 and 1: the outputs of the two cells before
+SCALES = 4  # of Auto-DeepLab's trellis: an image divided by 4, 8, 16, 32
 
 
 def shorten(value: object) -> str:
@@ -62,3 +64,39 @@ class Genotype:
 
     normal: CellGenotype
     reduce: CellGenotype
+
+
+@dataclass(frozen=True)
+class AutoDeepLabGenotype:
+    """What an Auto-DeepLab search finds: one cell for all layers, and the scale at which each layer works.
+
+    Attributes:
+        cell: 5 nodes of two operations each in the paper. `dil_conv_*` are its atrous convolutions.
+        path: for each layer 0, 1, 2 or 3, for an image divided by 4, 8, 16, 32. The stem before it ends at 0.
+
+    Raises:
+        GenotypeError: the path is empty, leaves the trellis, or goes by more than one scale from layer to layer.
+    """
+
+    cell: CellGenotype
+    path: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        check_path(self.path)
+
+
+def check_path(path: Sequence[int]) -> None:
+    """Refuse what is no path through the trellis.
+
+    Raises:
+        GenotypeError: the path is empty, leaves the trellis, or goes by more than one scale from layer to layer.
+    """
+    if not path:
+        raise GenotypeError("the path has no layers; expected at least one")
+    before = 0
+    for layer, scale in enumerate(path):
+        lowest, highest = max(before - 1, 0), min(before + 1, SCALES - 1)
+        if not lowest <= scale <= highest:
+            expected = f"expected a scale from {lowest} to {highest}"
+            raise GenotypeError(f"layer {layer} of the path is at scale {shorten(scale)}; {expected}")
+        before = scale

@@ -1,8 +1,8 @@
-"""Cells that were published."""
+"""Architectures that were published."""
 
 from __future__ import annotations
 
-from fastnas.genotype.genotype import INPUTS, CellGenotype, Genotype
+from fastnas.genotype.genotype import INPUTS, AutoDeepLabGenotype, CellGenotype, Genotype
 
 
 def _cell(*edges: tuple[str, int]) -> CellGenotype:
@@ -31,4 +31,15 @@ DARTS_V2 = Genotype(
         ("max_pool_3x3", 0), ("max_pool_3x3", 1), ("skip_connect", 2), ("max_pool_3x3", 1),
         ("max_pool_3x3", 0), ("skip_connect", 2), ("skip_connect", 2), ("max_pool_3x3", 1),
     ),
+)  # fmt: skip
+
+# What Liu et al. found and published with "Auto-DeepLab: Hierarchical Neural Architecture Search for Semantic Image
+# Segmentation" (CVPR 2019, figure 3).
+AUTO_DEEPLAB = AutoDeepLabGenotype(
+    cell=_cell(
+        ("dil_conv_5x5", 0), ("sep_conv_3x3", 1), ("sep_conv_3x3", 0), ("dil_conv_3x3", 1),
+        ("sep_conv_3x3", 3), ("sep_conv_3x3", 0), ("sep_conv_5x5", 4), ("sep_conv_5x5", 2),
+        ("sep_conv_5x5", 3), ("dil_conv_5x5", 5),
+    ),
+    path=(0, 0, 0, 1, 2, 1, 2, 2, 3, 3, 2, 1),
 )  # fmt: skip
