@@ -5,6 +5,8 @@ DARTS, §3.2; NetworkCIFAR and NetworkImageNet of its code.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -26,11 +28,16 @@ def drop_path(x: Tensor, probability: float) -> Tensor:
     return x * (mask / keep)
 
 
+def plain_operation(name: str, channels: int, stride: int) -> nn.Module:
+    """A candidate as DARTS trains it from scratch: affine batch norms, none after pools."""
+    return make_candidate(name, channels, stride, affine=True, pool_norm=False)
+
+
 class DerivedCell(nn.Module):
     """A cell of a genotype: every node is the sum of its operations, the output the concatenation of `genotype.concat`.
 
     Inputs (N, C_prev_prev, H', W') and (N, C_prev, H, W); output (N, len(concat)·channels, H, W), or ⌈H/2⌉, ⌈W/2⌉ if
-    it reduces.
+    it reduces. `make_operation` makes the module of an operation, from its name, channels and stride.
     """
 
     def __init__(
@@ -41,6 +48,7 @@ class DerivedCell(nn.Module):
         channels: int,
         reduction: bool,
         reduction_prev: bool,
+        make_operation: Callable[[str, int, int], nn.Module] = plain_operation,
     ) -> None:
         super().__init__()
         prepare = FactorizedReduce if reduction_prev else ReLUConvBN
@@ -49,7 +57,7 @@ class DerivedCell(nn.Module):
         self.concat = genotype.concat
         self.sources = [[source for _, source in node] for node in genotype.nodes]
         self._ops = nn.ModuleList(
-            make_candidate(name, channels, 2 if reduction and source < INPUTS else 1, affine=True, pool_norm=False)
+            make_operation(name, channels, 2 if reduction and source < INPUTS else 1)
             for node in genotype.nodes
             for name, source in node
         )
