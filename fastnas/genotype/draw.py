@@ -55,7 +55,11 @@ def draw_cells(genotype: Genotype, path_stem: str | os.PathLike[str]) -> list[Pa
 
 def draw_cell(cell: CellGenotype, title: str, path_stem: str | os.PathLike[str]) -> list[Path]:
     """Draw one cell as SVG and PNG; see `draw_cells`."""
-    figure = cell_figure(cell, title)
+    return save_figure(cell_figure(cell, title), path_stem)
+
+
+def save_figure(figure: Figure, path_stem: str | os.PathLike[str]) -> list[Path]:
+    """Write a figure as SVG, the same bytes every time, and as PNG."""
     paths = [Path(f"{os.fspath(path_stem)}.svg"), Path(f"{os.fspath(path_stem)}.png")]
     figure.savefig(paths[0], metadata={"Date": None})
     figure.savefig(paths[1], dpi=150)
@@ -78,8 +82,8 @@ def cell_figure(cell: CellGenotype, title: str) -> Figure:
             _draw_edge(axes, cell, levels, source, INPUTS + node, row, operation)
     _draw_output(axes, cell, levels)
     for state, name in enumerate(("$c_{k-2}$", "$c_{k-1}$")):
-        _box(axes, state * COLUMN, levels[state], *INPUT, fc=_color(state))
-        _text(axes, state * COLUMN, levels[state], name, color="white", fontsize=16)
+        shape_box(axes, state * COLUMN, levels[state], *INPUT, fc=_color(state))
+        write_text(axes, state * COLUMN, levels[state], name, color="white", fontsize=16)
     for state in range(INPUTS, len(levels)):
         _draw_node(axes, cell, state, levels[state])
     return figure
@@ -116,8 +120,8 @@ def _draw_edge(
     rim = target * COLUMN - (RADIUS**2 - beyond**2) ** 0.5 - 0.03
     _draw_arrow(axes, x, levels[source], rim, y, _color(source))
     fill = FAMILIES.get(operation.split("_", maxsplit=1)[0], "#eeeeee")
-    _box(axes, x + PLATE_OFFSET, y, *PLATE, fc=fill, ec=_color(source), lw=1.2)
-    _text(axes, x + PLATE_OFFSET, y - 0.01, operation, color=INK, fontsize=12.5)
+    shape_box(axes, x + PLATE_OFFSET, y, *PLATE, fc=fill, ec=_color(source), lw=1.2)
+    write_text(axes, x + PLATE_OFFSET, y - 0.01, operation, color=INK, fontsize=12.5)
 
 
 def _draw_arrow(axes: Axes, x: float, top: float, right: float, y: float, color: str) -> None:
@@ -141,8 +145,8 @@ def _draw_output(axes: Axes, cell: CellGenotype, levels: list[float]) -> None:
         ends = [state * COLUMN, x], [levels[state]] * 2
         axes.plot(*ends, color=_color(state), lw=1.8, ls=(0, (1, 1.5)), zorder=1, clip_on=False)
     middle = (max(used) + min(used)) / 2
-    _box(axes, x, middle, OUTPUT[0], max(used) - min(used) + OUTPUT[1], fc=INK)
-    _text(axes, x, middle, "$c_k$", color="white", fontsize=16)
+    shape_box(axes, x, middle, OUTPUT[0], max(used) - min(used) + OUTPUT[1], fc=INK)
+    write_text(axes, x, middle, "$c_k$", color="white", fontsize=16)
 
 
 def _draw_node(axes: Axes, cell: CellGenotype, state: int, y: float) -> None:
@@ -153,10 +157,10 @@ def _draw_node(axes: Axes, cell: CellGenotype, state: int, y: float) -> None:
     for end in (y - half, y + half):
         axes.add_patch(Circle((x, end), RADIUS, **style))
     axes.add_patch(Rectangle((x - RADIUS, y - half), 2 * RADIUS, 2 * half, **style))
-    _text(axes, x, y, str(state - INPUTS), color="white", fontsize=16, fontweight="bold")
+    write_text(axes, x, y, str(state - INPUTS), color="white", fontsize=16, fontweight="bold")
 
 
-def _box(axes: Axes, x: float, y: float, width: float, height: float, **style: Any) -> None:
+def shape_box(axes: Axes, x: float, y: float, width: float, height: float, **style: Any) -> None:
     """A rectangle with rounded corners around (x, y); not clipped, as clipping puts random names into the SVG."""
     from matplotlib.patches import FancyBboxPatch
 
@@ -166,5 +170,6 @@ def _box(axes: Axes, x: float, y: float, width: float, height: float, **style: A
     axes.add_patch(FancyBboxPatch(corner, width, height, boxstyle=shape, zorder=3, clip_on=False, **style))
 
 
-def _text(axes: Axes, x: float, y: float, text: str, **style: Any) -> None:
+def write_text(axes: Axes, x: float, y: float, text: str, **style: Any) -> None:
+    """A text around (x, y)."""
     axes.text(x, y, text, ha="center", va="center", zorder=4, **style)
