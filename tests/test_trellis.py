@@ -209,6 +209,23 @@ def test_bad_files_get_one_sentence_with_their_name(tmp_path: Path, data: object
     assert str(error.value) == f"{path}: {message}" or str(error.value).startswith(f"{path}: {message};")
 
 
+@given(
+    st.lists(st.integers(-1, 5) | st.booleans() | st.floats() | st.text(max_size=2), max_size=6) | st.text(max_size=3)
+)
+@settings(max_examples=100, deadline=None)
+def test_garbage_in_a_path_is_never_more_than_a_bad_genotype(
+    tmp_path_factory: pytest.TempPathFactory, value: object
+) -> None:
+    path = tmp_path_factory.mktemp("garbage") / "g.json"
+    path.write_text(json.dumps(WHOLE | {"path": value}))
+    try:
+        genotype = load(path, AutoDeepLabGenotype)
+    except GenotypeError as error:
+        assert str(error).startswith(f"{path}: ")  # noqa: PT017
+    else:
+        assert list(genotype.path) == value
+
+
 def test_a_darts_reader_says_that_it_got_the_other_kind(tmp_path: Path) -> None:
     save(AUTO_DEEPLAB, tmp_path / "g.json")
     with pytest.raises(GenotypeError, match="expected kind 'darts', got 'auto-deeplab'"):
