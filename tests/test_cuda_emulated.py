@@ -16,11 +16,10 @@ from torch import Tensor
 
 from fastnas.ops import DARTS_CANDIDATES, Norm, cuda, gpu, operator, reference
 
+POSSIBLE = [case for case in CASES if not cuda.lacks(case.spec)]
 cases = pytest.mark.parametrize("case", POSSIBLE, ids=lambda case: case.name)
 memories = pytest.mark.parametrize("memory", ["fast", "lean"])
 GUARD = 64  # elements of NaN before and after every allocation
-
-POSSIBLE = [case for case in CASES if not cuda.lacks(case.spec)]
 
 
 @pytest.fixture(autouse=True)
