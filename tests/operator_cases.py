@@ -65,6 +65,11 @@ def _mixed_norms() -> Spec:
     return Spec(spec.channels, 1, spec.edges, spec.outputs, tuple(kinds[i % 4] for i in range(len(spec.norms))))
 
 
+def _six_inputs() -> Spec:
+    edges = tuple(Edge(i, 6, 1, ("max_pool_3x3", "skip_connect")) for i in range(6))
+    return Spec((4,) * 7, 6, edges, (6,), (Norm(),) * 6)
+
+
 def _uneven_edges() -> Spec:
     """Two inputs of different size, three nodes, edges that differ in candidates, an inner state that is no output."""
     edges = (
@@ -99,6 +104,7 @@ CASES: list[Case] = [
     edge("only-none", candidates=("none",), stride=2),
     Case("mixed-norms", _mixed_norms(), ((5, 5),)),
     Case("uneven-edges", _uneven_edges(), ((9, 12), (5, 6))),
+    Case("six-inputs", _six_inputs(), ((4, 5),) * 6),
     Case("cell", cell_spec(6), ((6, 5), (6, 5))),
     Case("cell-after-reduction", cell_spec(6, reduction_prev=True), ((9, 8), (5, 4))),
     Case("cell-reduction", cell_spec(6, steps=4, reduction=True), ((7, 8), (7, 8))),

@@ -11,7 +11,10 @@ import torch
 from click.testing import CliRunner
 
 from fastnas.cli import main
+from fastnas.ops import CANDIDATES, Norm, Spec
 from fastnas.ops.backends import BackendError, choose
+from fastnas.ops.candidates import Candidate, Depthwise
+from fastnas.ops.functional import edge_spec
 
 dispatch = import_module("fastnas.ops.backends")  # fastnas.ops has a function of this name
 
@@ -78,13 +81,25 @@ def test_a_backend_that_cannot_run_is_refused(name: str, x: Any, message: str, p
         choose(name, x)
 
 
+def spec(channels: int = 8, candidate: str = "sep_conv_3x3") -> Spec:
+    return edge_spec(channels, (candidate,), 1, Norm())
+
+
 def test_cuda_refuses_more_channels_than_a_block_holds(pretend: Any) -> None:
     pretend(P100)
-    assert choose("cuda", tensor(), channels=512) == "cuda"
+    assert choose("cuda", tensor(), spec(512)) == "cuda"
     with pytest.raises(BackendError, match="at most 512 channels, got 513"):
-        choose("cuda", tensor(), channels=513)
+        choose("cuda", tensor(), spec(513))
     with pytest.warns(UserWarning, match="at most 512 channels, got 600"):
-        assert choose("auto", tensor(), channels=600) == "reference"
+        assert choose("auto", tensor(), spec(600)) == "reference"
+
+
+def test_cuda_refuses_a_convolution_that_it_has_no_loop_for(pretend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(A100)
+    monkeypatch.setitem(CANDIDATES, "conv_7x7", Candidate(stages=(Depthwise(7),)))
+    with pytest.raises(BackendError, match="sizes 1, 3, 5, got 7"):
+        choose("cuda", tensor(), spec(candidate="conv_7x7"))
+    assert choose("auto", tensor(), spec(candidate="conv_7x7")) == "triton"
 
 
 @pytest.mark.parametrize(("name", "package"), [("triton", "triton"), ("cuda", "cuda.core")])

@@ -5,7 +5,7 @@
 
 namespace fastnas::gpu {
 
-// u into `output`, and a tile's moments: (tiles, 2, C_out) in floats.
+// u into `output`, and a tile's moments: in floats (tiles, 2, C_out) mean and deviation, then (tiles, C_out) `left`.
 template <class T>
 __device__ inline void moments(const Tensors<T>& t, const Launch& launch, TileMemory& memory) {
     const Job& job = job_of(t, launch.list + blockIdx.y);
@@ -16,12 +16,13 @@ __device__ inline void moments(const Tensors<T>& t, const Launch& launch, TileMe
     if (job.output.base >= 0) store_tile(t, job.output, channels, tile, memory.u);
     if (job.moments < 0) return;
     float* to = t.floats + job.moments + i64(number) * 2 * channels;
+    float* left = t.floats + job.moments + (2 * i64(tiles_of(launch, job)) + number) * channels;
     for (int c = warp(); c < channels; c += kWarps) {
-        float mean, deviation;
-        tile_moments(memory.u + c * tile.pixels, tile.count, mean, deviation);
+        const Moments found = tile_moments(memory.u + c * tile.pixels, tile.count);
         if (lane() == 0) {
-            to[c] = mean;
-            to[channels + c] = deviation;
+            to[c] = found.mean;
+            to[channels + c] = found.deviation;
+            left[c] = found.left;
         }
     }
 }
@@ -34,10 +35,10 @@ __device__ inline void merge_moments(const Tensors<T>& t, const Launch& launch, 
     const i64 channels = job.out_channels;
     const float* from = t.floats + job.moments + at.channel;
     const auto count = [&](int i) { return double(at_most(launch.tile, pixels - i * launch.tile)); };
-    const double mean =
-        merge(at, tiles, memory, [&](int i) { return count(i) * from[2 * i * channels]; }) / double(pixels);
+    const auto tile_mean = [&](int i) { return double(from[2 * i * channels]) + from[(2 * tiles + i) * channels]; };
+    const double mean = merge(at, tiles, memory, [&](int i) { return count(i) * tile_mean(i); }) / double(pixels);
     const double deviation = merge(at, tiles, memory, [&](int i) {
-        const double apart = from[2 * i * channels] - mean;
+        const double apart = tile_mean(i) - mean;
         return from[(2 * i + 1) * channels] + count(i) * apart * apart;
     });
     if (!at.writes()) return;

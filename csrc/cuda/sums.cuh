@@ -36,9 +36,14 @@ __device__ inline float transpose_sum(float (&values)[N]) {
     return values[0];
 }
 
-// Moments of a channel's pixels in a tile: mean and Σ(u - mean)². The first mean is only a guess to subtract; the mean
-// of what then remains corrects it.
-__device__ inline void tile_moments(const float* u, int count, float& mean, float& deviation) {
+// Moments of a channel's pixels in a tile: Σ(u - m)² and the mean m = mean + left, for the variance of numbers far from
+// 0 would show what m loses as a float. The first mean is only a guess to subtract; that of what then remains corrects
+// it.
+struct Moments {
+    float mean, left, deviation;
+};
+
+__device__ inline Moments tile_moments(const float* u, int count) {
     float sum = 0;
     for (int p = lane(); p < count; p += kLanes) sum += u[p];
     const float guess = sum_lanes(sum) / float(count);
@@ -48,11 +53,8 @@ __device__ inline void tile_moments(const float* u, int count, float& mean, floa
         rest += difference;
         square += difference * difference;
     }
-    rest = sum_lanes(rest);
-    square = sum_lanes(square);
-    mean = guess + rest / float(count);
-    const float moved = mean - guess;
-    deviation = square - moved * (2 * rest - float(count) * moved);
+    const float moved = sum_lanes(rest) / float(count), mean = guess + moved;
+    return {mean, (guess - mean) + moved, sum_lanes(square) - float(count) * moved * moved};
 }
 
 // A job's `sums` for one tile: Σ g and Σ g·(u - mean) of every channel, from rows of g and u.

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fastnas.ops import cpu, cuda, gpu
+from fastnas.ops.spec import Spec
 
 NAMES = ("auto", "triton", "cuda", "cpu", "reference")
 TRITON_CAPABILITY, CUDA_CAPABILITY = (7, 0), (6, 0)
@@ -40,13 +41,13 @@ def backends() -> list[Backend]:
     ]
 
 
-def choose(name: str, x: Tensor, channels: int = 1) -> str:
+def choose(name: str, x: Tensor, spec: Spec | None = None) -> str:
     """The backend that computes on `x`: `name` itself, or the best one that can run for "auto".
 
     Args:
         name: of the backend.
         x: an input.
-        channels: of the widest state of the cell.
+        spec: the cell, which may have what a backend lacks.
 
     Raises:
         BackendError: the named backend cannot run on `x`.
@@ -57,13 +58,13 @@ def choose(name: str, x: Tensor, channels: int = 1) -> str:
     if name == "reference":
         return name
     if name != "auto":
-        reason = why_not(name, x, channels)
+        reason = why_not(name, x, spec)
         if reason:
             raise BackendError(f"backend {name!r} cannot run: {reason}")
         return name
     reasons = {}
     for candidate in ("triton", "cuda") if x.device.type == "cuda" else ("cpu",):
-        reason = why_not(candidate, x, channels)
+        reason = why_not(candidate, x, spec)
         if reason is None:
             return candidate
         reasons[candidate] = reason
@@ -71,9 +72,9 @@ def choose(name: str, x: Tensor, channels: int = 1) -> str:
     return "reference"
 
 
-def why_not(name: str, x: Tensor, channels: int = 1) -> str | None:
-    """Why backend `name` cannot compute on `x`; None if it can. `channels` as for `choose`."""
-    return why_not_cpu(x) if name == "cpu" else why_not_gpu(name, x, channels)
+def why_not(name: str, x: Tensor, spec: Spec | None = None) -> str | None:
+    """Why backend `name` cannot compute on `x`; None if it can. `spec` as for `choose`."""
+    return why_not_cpu(x) if name == "cpu" else why_not_gpu(name, x, spec)
 
 
 def why_not_cpu(x: Tensor) -> str | None:
@@ -86,10 +87,11 @@ def why_not_cpu(x: Tensor) -> str | None:
     return reason
 
 
-def why_not_gpu(name: str, x: Tensor, channels: int = 1) -> str | None:
-    """Why the Triton or CUDA backend cannot compute on `x`; None if it can. `channels` as for `choose`."""
-    if name == "cuda" and channels > cuda.CHANNELS:
-        return f"it computes states of at most {cuda.CHANNELS} channels, got {channels}"
+def why_not_gpu(name: str, x: Tensor, spec: Spec | None = None) -> str | None:
+    """Why the Triton or CUDA backend cannot compute on `x`; None if it can. `spec` as for `choose`."""
+    lacks = cuda.lacks(spec) if name == "cuda" and spec else None
+    if lacks:
+        return lacks
     if x.dtype not in gpu.DTYPES:
         return f"it computes in {', '.join(map(_name, gpu.DTYPES))}, got {_name(x.dtype)}"
     if x.device.type == "cpu" and name == "triton" and interpreted():

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from fastnas.ops.candidates import Depthwise
 from fastnas.ops.gpu import Tensors
+from fastnas.ops.spec import Spec
 
 if TYPE_CHECKING:
     from fastnas import _C
@@ -31,8 +33,21 @@ SOURCES = Path(__file__).parent.parent / "csrc"
 SCALARS = {torch.float32: "float", torch.float16: "Half", torch.bfloat16: "Bfloat"}
 
 
+WINDOWS = (1, 3, 5)  # sizes of depthwise convolutions that window.cuh has loops for
+
+
 class CudaError(RuntimeError):
     """A kernel could not be compiled, loaded or launched; the message says why."""
+
+
+def lacks(spec: Spec) -> str | None:
+    """What the kernels lack to compute the cell; None if nothing."""
+    if max(spec.channels) > CHANNELS:
+        return f"it computes states of at most {CHANNELS} channels, got {max(spec.channels)}"
+    sizes = {s.kernel for _, _, kind in spec.walk() for s in kind.stages if isinstance(s, Depthwise)}
+    if not sizes <= set(WINDOWS):
+        return f"it has depthwise convolutions of sizes {', '.join(map(str, WINDOWS))}, got {max(sizes)}"
+    return None
 
 
 class TensorsArgument(ctypes.Structure):

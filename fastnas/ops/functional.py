@@ -63,7 +63,7 @@ def mixed_cell(
         with torch.autocast(device, enabled=False):
             return mixed_cell(spec, inputs, lists[0][0], lists[1], lists[2], memory, backend)
     _check(spec, inputs, alpha, params, running)
-    chosen = choose(backend, inputs[0], max(spec.channels))
+    chosen = choose(backend, inputs[0], spec)
     if chosen == "reference":
         if inputs[0].dtype != alpha.dtype:
             inputs = [t.to(alpha.dtype) for t in inputs]
