@@ -96,7 +96,6 @@ class GpuPlan:
     saved: int
     scratch: int
     floats: int
-    inputs: list[int]
     grad_inputs: int
     grads: int
 

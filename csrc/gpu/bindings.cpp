@@ -118,7 +118,6 @@ void bind(py::module_& m, py::class_<Graph>& cell) {
         .def_readonly("saved", &Plan::saved)
         .def_readonly("scratch", &Plan::scratch)
         .def_readonly("floats", &Plan::floats)
-        .def_readonly("inputs", &Plan::inputs)
         .def_readonly("grad_inputs", &Plan::grad_inputs)
         .def_readonly("grads", &Plan::grads);
 

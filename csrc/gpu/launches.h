@@ -23,23 +23,17 @@ class Launches {
         tile_ = tiling_.pixels(channels);
     }
 
-    void moments(const List& jobs) { per_tile(kMoments, jobs); }
-    void norms(const List& jobs) { per_job(kNorms, jobs); }
-    void grad_sums(const List& jobs) { per_tile(kGradSums, jobs); }
-    void coefficients(const List& jobs) { per_job(kCoefficients, jobs); }
-    void apply(int state, const List& jobs, bool accumulate) {
-        Launch launch = over(kApply, jobs, state);
-        launch.accumulate = accumulate;
-        add(launch);
-    }
-    void source_back(int state, const List& jobs) { add(over(kSourceBack, jobs, state)); }
+    void moments(const List& jobs) { over_jobs(kMoments, jobs, tiles(jobs)); }
+    void norms(const List& jobs) { over_jobs(kNorms, jobs, 1); }
+    void grad_sums(const List& jobs) { over_jobs(kGradSums, jobs, tiles(jobs)); }
+    void coefficients(const List& jobs) { over_jobs(kCoefficients, jobs, 1); }
     // Every job's pixels are cut into so many parts.
-    void stage_back(const List& jobs, int parts) {
-        if (jobs.empty()) return;
-        Launch launch = on(kStageBack, jobs);
-        launch.grid_x = parts;
-        add(launch);
+    void stage_back(const List& jobs, int parts) { over_jobs(kStageBack, jobs, parts); }
+    void apply(int state, const List& jobs, bool accumulate) {
+        over_state(kApply, jobs, state);
+        launches_.back().accumulate = accumulate;
     }
+    void source_back(int state, const List& jobs) { over_state(kSourceBack, jobs, state); }
     void reduce(const std::vector<Reduction>& reductions) {
         if (reductions.empty()) return;
         Launch launch{};
@@ -54,21 +48,14 @@ class Launches {
     }
     // So many that the blocks fill a GPU, but none so short that its ∂W is much beside the activations that it reads.
     int parts(const List& jobs) const {
-        i64 pixels = 1, weights = 1;
-        for (int j : jobs) {
-            const Job& job = rows_.jobs[j];
-            pixels = std::max(pixels, rows_.images * job.out_height * job.out_width);
-            weights = std::max(weights, job.out_channels + job.kernel * job.kernel);
-        }
+        i64 weights = 1;
+        for (int j : jobs)
+            weights = std::max(weights, rows_.jobs[j].out_channels + rows_.jobs[j].kernel * rows_.jobs[j].kernel);
+        const i64 pixels = rows_.images * largest(jobs);
         const i64 wanted = tiling_.blocks / std::max<i64>(1, i64(jobs.size()));
         return int(std::max<i64>(1, std::min({wanted, pixels / (kPixelsOfAWeight * weights), i64(tiles(jobs))})));
     }
-    int tiles(const Job& job) const { return tiles(job.out_height * job.out_width); }
-    int tiles(const List& jobs) const {
-        i64 pixels = 0;
-        for (int j : jobs) pixels = std::max(pixels, rows_.jobs[j].out_height * rows_.jobs[j].out_width);
-        return tiles(pixels);
-    }
+    int tiles(const Job& job) const { return tiles(job.out_height * job.out_width, tile_); }
     // A list of jobs for the kernels to find, as a Job's `members`.
     int list(const List& jobs) {
         const int at = int(lists_.size());
@@ -110,7 +97,14 @@ class Launches {
         if (!rows.empty()) std::memcpy(table.data() + at, rows.data(), rows.size() * sizeof(Row));
     }
 
-    int tiles(i64 pixels) const { return int((pixels * rows_.images + tile_ - 1) / tile_); }
+    int tiles(i64 pixels, int tile) const { return int((pixels * rows_.images + tile - 1) / tile); }
+    int tiles(const List& jobs) const { return tiles(largest(jobs), tile_); }
+    // Pixels of the largest result.
+    i64 largest(const List& jobs) const {
+        i64 pixels = 0;
+        for (int j : jobs) pixels = std::max(pixels, rows_.jobs[j].out_height * rows_.jobs[j].out_width);
+        return pixels;
+    }
     Launch on(Kernel kernel, const List& jobs) {
         Launch launch{};
         launch.kernel = kernel;
@@ -123,30 +117,22 @@ class Launches {
         }
         return launch;
     }
-    Launch over(Kernel kernel, const List& jobs, int state) {
+    void over_state(Kernel kernel, const List& jobs, int state) {
         Launch launch = on(kernel, jobs);
         const State& target = rows_.states[state];
         launch.state = state;
         launch.in_channels = std::max(launch.in_channels, int(target.channels));
         launch.out_channels = std::max(launch.out_channels, int(target.channels));
         launch.tile = tiling_.pixels(std::max(launch.in_channels, launch.out_channels));
-        launch.grid_x = int((target.height * target.width * rows_.images + launch.tile - 1) / launch.tile);
+        launch.grid_x = tiles(target.height * target.width, launch.tile);
         launch.grid_y = 1;
-        return launch;
+        launches_.push_back(launch);
     }
-    void per_tile(Kernel kernel, const List& jobs) {
+    void over_jobs(Kernel kernel, const List& jobs, int grid_x) {
         if (jobs.empty()) return;
-        Launch launch = on(kernel, jobs);
-        launch.grid_x = tiles(jobs);
-        add(launch);
+        launches_.push_back(on(kernel, jobs));
+        launches_.back().grid_x = grid_x;
     }
-    void per_job(Kernel kernel, const List& jobs) {
-        if (jobs.empty()) return;
-        Launch launch = on(kernel, jobs);
-        launch.grid_x = 1;
-        add(launch);
-    }
-    void add(const Launch& launch) { launches_.push_back(launch); }
 
     const Rows& rows_;
     const Tiling& tiling_;

@@ -47,12 +47,10 @@ class Forward {
             place_moments(from);
             place_alone(from);
             for (std::size_t level = 0; level < std::max<std::size_t>(1, from.levels.size()); ++level) {
-                const List convolutions = level < from.levels.size() ? from.levels[level] : List();
-                const bool pools = level == 0;
-                launches_.moments(
-                    filter(convolutions, [&](int j) { return looks_at(rows_.jobs[j]); }) +
-                    (pools ? filter(from.leaders, [&](int j) { return looks_at(rows_.jobs[j]); }) : List()));
-                launches_.norms(convolutions + (pools ? from.pools : List()));
+                List computed = level < from.levels.size() ? from.levels[level] : List(), normed = computed;
+                if (level == 0) computed = computed + from.leaders, normed = normed + from.pools;
+                launches_.moments(filter(computed, [&](int j) { return looks_at(rows_.jobs[j]); }));
+                launches_.norms(normed);
             }
             apply(from);
             rows_.scratch.release(scratch);
@@ -256,7 +254,6 @@ Plan finish(const Rows& rows, const Launches& launches) {
     plan.saved = rows.saved.most();
     plan.scratch = rows.scratch.most();
     plan.floats = rows.floats.most();
-    plan.inputs = rows.input_places;
     plan.grad_inputs = rows.grad_inputs;
     plan.grads = rows.grads;
     return plan;

@@ -43,7 +43,6 @@ struct Plan {
     std::vector<i64> table;
     int jobs = 0;                            // rows of Job at the table's start
     i64 saved = 0, scratch = 0, floats = 0;  // elements that the bases need
-    std::vector<i64> inputs;                 // where the gradient of each given state starts in kGradInput
     i64 grad_inputs = 0, grads = 0;          // elements
 };
 

@@ -75,7 +75,6 @@ void Rows::place_states(const std::vector<Size>& inputs) {
         State state{channels, height, width, kNowhere, kNowhere, kNowhere};
         const i64 image = channels * height * width;
         if (graph.is_input(int(s))) {
-            input_places.push_back(given);
             state.value = {packed ? kInput0 : Base(kInput0 + int(s)), packed ? given : 0, image};
             state.grad = {kGradInput, given, image};
             given += images * image;
@@ -144,12 +143,16 @@ void Rows::set_norm(Job& job, const Norm& norm) {
     }
 }
 
-int Rows::put(const Edge& edge, const Candidate& candidate, const Job& job, bool weighed) {
-    const int number = int(jobs.size());
+int Rows::append(const Edge& edge, const Job& job) {
     jobs.push_back(job);
     origins.push_back(edge.source);
     targets.push_back(edge.target);
-    if (!weighed) return number;
+    return int(jobs.size()) - 1;
+}
+
+// One whose result enters the edge's target.
+int Rows::append_weighed(const Edge& edge, const Candidate& candidate, const Job& job) {
+    const int number = append(edge, job);
     entering[edge.target].push_back(number);
     if (candidate.alpha >= 0) {
         jobs.back().alpha = alpha + candidate.alpha;
@@ -197,8 +200,8 @@ void Rows::add_stages(const Edge& edge, const Candidate& candidate, Leaving& fro
             part.start += i;
             part.pointwise = parameters[stage.pointwise + i];
             set_norm(part, stage.norm);
-            const int number = put(edge, candidate, part, last);
-            if (before >= 0 && s > 0) jobs[before].next = number;
+            const int number = last ? append_weighed(edge, candidate, part) : append(edge, part);
+            if (job.before >= 0) jobs[job.before].next = number;
             before = number;
             from.levels[s].push_back(before);
             (last ? from.last : from.hidden).push_back(before);
@@ -209,25 +212,21 @@ void Rows::add_stages(const Edge& edge, const Candidate& candidate, Leaving& fro
 void Rows::add_plain(const Edge& edge, const Candidate& candidate, Leaving& from) {
     using Pool = Candidate::Pool;
     if (candidate.identity) {
-        from.identities.push_back(put(edge, candidate, plain(edge, kIdentity), true));
+        from.identities.push_back(append_weighed(edge, candidate, plain(edge, kIdentity)));
     } else if (candidate.pool != Pool::none) {
         Job job = plain(edge, candidate.pool == Pool::max ? kMaxPool : kAvgPool);
         set_norm(job, candidate.pool_norm);
-        const int number = put(edge, candidate, job, true), first = leader(edge, Kind(job.kind), from);
+        const int number = append_weighed(edge, candidate, job);
         from.pools.push_back(number);
-        pool_members[first].push_back(number);
+        pool_members[leader(edge, Kind(job.kind), from)].push_back(number);
     }
 }
 
 int Rows::leader(const Edge& edge, Kind kind, Leaving& from) {
     for (int j : from.leaders)
         if (jobs[j].kind == kind && jobs[j].stride == edge.stride) return j;
-    const int number = int(jobs.size());
-    jobs.push_back(plain(edge, kind));
-    origins.push_back(edge.source);
-    targets.push_back(edge.target);
-    from.leaders.push_back(number);
-    return number;
+    from.leaders.push_back(append(edge, plain(edge, kind)));
+    return from.leaders.back();
 }
 
 View Rows::stage_output(const Job& job) {

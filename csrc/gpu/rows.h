@@ -55,7 +55,6 @@ struct Rows {
     std::vector<List> alphas;           // the jobs of every candidate that α weighs
     std::vector<i64> parameters;        // of every parameter, in params and in grads
     i64 alpha = 0, grads = 0;           // place of α in params, elements of grads
-    std::vector<i64> input_places;      // of the given states' gradients
     i64 grad_inputs = 0;
     Cursor saved, scratch, floats;
 
@@ -75,7 +74,8 @@ struct Rows {
     void add(const Edge& edge);
     void add_stages(const Edge& edge, const Candidate& candidate, Leaving& from);
     void add_plain(const Edge& edge, const Candidate& candidate, Leaving& from);
-    int put(const Edge& edge, const Candidate& candidate, const Job& job, bool weighed);
+    int append(const Edge& edge, const Job& job);
+    int append_weighed(const Edge& edge, const Candidate& candidate, const Job& job);
     int leader(const Edge& edge, Kind kind, Leaving& from);
     Job plain(const Edge& edge, Kind kind) const;
     void set_norm(Job& job, const Norm& norm);
