@@ -8,10 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch._functorch.config
 from runs import image_folder
 
 if not torch.cuda.is_available():  # before anything imports Triton, which looks at it then
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
+# An error here, as on machines that set CI: elsewhere PyTorch only warns of results that share memory.
+if hasattr(torch._functorch.config, "error_on_custom_op_aliasing"):  # PyTorch 2.6 does not look
+    torch._functorch.config.error_on_custom_op_aliasing = True
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fastnas.ops.compiled import compiled
-from fastnas.ops.results import empty, split
+from fastnas.ops.results import flattened, size, split
 from fastnas.ops.spec import Spec
 
 
@@ -44,24 +44,21 @@ def backward(
     memory: str,
     needs: Sequence[bool],
 ) -> list[Tensor]:
-    """The gradients of inputs, α and parameters, as far as `needs` asks; the others are empty."""
-    count = len(inputs)
-    grads = [
-        *([torch.empty_like(t) for t in inputs] if needs[0] else empty(inputs)),
-        torch.empty_like(alpha) if needs[1] else alpha.new_empty(0),
-        # Pooled: allocators give fresh memory back in every step, which costs a small cell more than its arithmetic.
-        *(split(allocate(sum(t.numel() for t in params), alpha), params) if needs[2] else empty(params)),
-    ]
+    """What `results.gradients` splits."""
+    of_inputs = [torch.empty_like(t) for t in inputs] if needs[0] else []
+    # Pooled: allocators give fresh memory back in every step, which costs a small cell more than its arithmetic.
+    flat = allocate(size(flattened(alpha, params, needs)), alpha)
+    of_params = flat[: size(params)] if needs[2] else flat[:0]
     alpha, params, running = alpha.contiguous(), _contiguous(params), _contiguous(running)
     compiled(spec).backward(
         _arguments(inputs, alpha, params, running, out, saved, statistics, memory),
         _view(grad),
-        [_view(t) for t in grads[:count]] if needs[0] else [],
-        grads[count].data_ptr() if needs[1] else 0,
-        _pointers(grads[count + 1 :]) if needs[2] else [],
+        [_view(t) for t in of_inputs],
+        flat[of_params.numel() :].data_ptr() if needs[1] else 0,
+        _pointers(split(of_params, params)) if needs[2] else [],
         out.element_size(),
     )
-    return grads
+    return [*of_inputs, flat]
 
 
 def update_running_stats(

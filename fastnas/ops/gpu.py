@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from fastnas.ops.compiled import compiled
-from fastnas.ops.results import empty, split
 from fastnas.ops.spec import Spec
 
 if TYPE_CHECKING:
@@ -113,19 +112,16 @@ class Gpu:
         memory: str,
         needs: Sequence[bool],
     ) -> list[Tensor]:
-        """The gradients of inputs, α and parameters, as far as `needs` asks; the others are empty."""
+        """What `results.gradients` splits."""
         wants = (needs[0], needs[1], needs[2])
         plan = _backward_plan(spec, inputs[0].shape[0], _sizes(inputs), memory, self._kernels.tiling, wants)
         grad_inputs = allocate(plan.grad_inputs if needs[0] else 0, out.dtype, out.device)
         scratch = allocate(plan.scratch, out.dtype, out.device)
         bases = _bases(inputs, out, saved, scratch, grad.contiguous(), grad_inputs)
         grads = self._run(plan, bases, _pack(params, running, alpha), statistics, plan.grads)
-        alpha_grad = plan.grads - alpha.numel()
-        return [
-            *_split(grad_inputs, inputs, needs[0]),
-            *_split(grads[alpha_grad:], [alpha], needs[1]),
-            *_split(grads[:alpha_grad], params, needs[2]),
-        ]
+        of_params = plan.grads - alpha.numel()
+        flat = grads[0 if needs[2] else of_params : plan.grads if needs[1] else of_params]
+        return [grad_inputs, flat] if needs[0] else [flat]
 
     def _run(self, plan: _Plan, bases: list[Tensor], params: Tensor, statistics: Tensor, grads: int) -> Tensor:
         device = params.device
@@ -179,12 +175,6 @@ def _bases(
     given += [given[0]] * (INPUTS - len(given))
     gradients = [out if t is None else t.view(-1) for t in (grad_out, grad_inputs)]
     return [*given, out.view(-1), saved, scratch, *gradients]
-
-
-def _split(flat: Tensor, like: Sequence[Tensor], needed: bool) -> list[Tensor]:
-    if not needed:
-        return empty(like)
-    return [piece.to(t.dtype) for piece, t in zip(split(flat, like), like, strict=True)]
 
 
 class _Plan:

@@ -34,7 +34,7 @@ _library.define(
 cell = torch.ops.fastnas.cell.default
 """See `fastnas.ops.mixed_cell`; `memory` may be "none", where no backward follows; `backend` is not "auto"."""
 cell_backward = torch.ops.fastnas.cell_backward.default
-"""Gradients of inputs, α and parameters, in this order. `needs` says which; the others come back empty."""
+"""Gradients of inputs, α and parameters, as `results.gradients` splits them; `needs` says which of the three."""
 update_running_stats = torch.ops.fastnas.update_running_stats.default
 """Blend the batch's statistics into the buffers of each norm, as `nn.BatchNorm2d` does.
 
@@ -115,7 +115,7 @@ def _(
     backend: str,
     needs: Sequence[bool],
 ) -> list[Tensor]:
-    return results.traced_gradients(inputs, alpha, params, needs, backend)
+    return results.backward(inputs, alpha, params, statistics, needs, backend)
 
 
 class _Cell(torch.autograd.Function):
@@ -143,14 +143,10 @@ class _Cell(torch.autograd.Function):
         needed = [any(flags) for flags in _split(ctx.needs_input_grad[5:], ctx.lengths)]
         needs = [needed[0], ctx.needs_input_grad[4], needed[1]]
         run = cell_backward if torch.is_grad_enabled() else _below_autograd(cell_backward, _cell_backward, grad)
-        grads = run(grad, out, saved, statistics, inputs, alpha, params, running, *ctx.how, needs)
-        count = len(inputs)
-        return (
-            *(None, None, None, None, grads[count] if needs[1] else None),
-            *(grads[:count] if needs[0] else [None] * count),
-            *(grads[count + 1 :] if needs[2] else [None] * len(params)),
-            *([None] * len(running)),
-        )
+        returned = run(grad, out, saved, statistics, inputs, alpha, params, running, *ctx.how, needs)
+        grads = results.gradients(returned, inputs, alpha, params, needs)
+        of_alpha = grads.pop(len(inputs))
+        return (None, None, None, None, of_alpha, *grads, *([None] * len(running)))
 
 
 @torch.library.impl(_library, "cell", "Autograd")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,31 +26,60 @@ def statistics(spec: Spec, x: Tensor) -> Tensor:
 
 
 def split(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-    """Pieces of a flat tensor, one after the other, of the shapes of `like`."""
+    """Pieces of a flat tensor, one after the other, of the shapes and dtypes of `like`."""
     pieces = torch.split(flat, [t.numel() for t in like])
-    return [piece.view(t.shape) for piece, t in zip(pieces, like, strict=True)]
+    return [piece.view(t.shape).to(t.dtype) for piece, t in zip(pieces, like, strict=True)]
 
 
-def empty(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """What stands for gradients that nobody asked for."""
-    return [t.new_empty(0) for t in tensors]
+def size(tensors: Sequence[Tensor]) -> Any:
+    """Elements of all of them."""
+    return sum(t.numel() for t in tensors)
 
 
-def traced_gradients(
-    inputs: Sequence[Tensor], alpha: Tensor, params: Sequence[Tensor], needs: Sequence[bool], backend: str
+def flattened(alpha: Tensor, params: Sequence[Tensor], needs: Sequence[bool]) -> list[Tensor]:
+    """Those whose gradients a backward returns in one flat tensor, in its order."""
+    return [*(params if needs[2] else []), *([alpha] if needs[1] else [])]
+
+
+def backward(
+    inputs: Sequence[Tensor],
+    alpha: Tensor,
+    params: Sequence[Tensor],
+    statistics: Tensor,
+    needs: Sequence[bool],
+    backend: str,
 ) -> list[Tensor]:
-    """Those of inputs, α and parameters as the backend returns them: what shares memory there does so here."""
-    apart = backend == "cpu"
-    flat = alpha.new_empty(sum(t.numel() for t in params) + (0 if apart else alpha.numel()))
-    weights = split(flat, params if apart else [*params, alpha])
-    alpha_grad = torch.empty_like(alpha) if apart else weights.pop()
-    of_inputs = (
-        [torch.empty_like(t) for t in inputs]
-        if apart
-        else split(inputs[0].new_empty(sum(t.numel() for t in inputs)), inputs)
-    )
-    groups = ((inputs, of_inputs), ([alpha], [alpha_grad]), (params, weights))
-    return [t for (like, ours), needed in zip(groups, needs, strict=True) for t in (ours if needed else empty(like))]
+    """What `fastnas::cell_backward` returns; see `gradients`."""
+    flat = statistics.new_empty(size(flattened(alpha, params, needs)))
+    if not needs[0]:
+        return [flat]
+    if backend == "cpu":
+        return [*map(torch.empty_like, inputs), flat]
+    return [inputs[0].new_empty(size(inputs)), flat]
+
+
+def gradients(
+    returned: Sequence[Tensor],
+    inputs: Sequence[Tensor],
+    alpha: Tensor,
+    params: Sequence[Tensor],
+    needs: Sequence[bool],
+) -> list[Tensor | None]:
+    """Those of inputs, α and parameters, from what `fastnas::cell_backward` returned.
+
+    An operator's results must not share memory (PyTorch), so what kernels compute in one piece is split here: the
+    gradients of weights, on a GPU those of the inputs as well.
+    """
+    *of_inputs, flat = returned
+    if needs[0] and of_inputs[0].dim() == 1:
+        of_inputs = split(of_inputs[0], inputs)
+    weights = split(flat, flattened(alpha, params, needs))
+    of_alpha = weights.pop() if needs[1] else None
+    return [
+        *(of_inputs if needs[0] else [None] * len(inputs)),
+        of_alpha,
+        *(weights if needs[2] else [None] * len(params)),
+    ]
 
 
 def _memory_format(x: Tensor) -> torch.memory_format:
