@@ -114,13 +114,13 @@ void update_running(const std::vector<Address>& means, const std::vector<Address
 
 Graph make_graph(
     std::vector<int> channels, int inputs,
-    const std::vector<
-        std::tuple<int, int, int, bool,
-                   std::vector<std::tuple<std::string, bool, std::vector<std::tuple<std::string, int, int>>>>>>& edges,
+    const std::vector<std::tuple<
+        int, int, int, bool, std::vector<std::tuple<std::string, bool, std::vector<std::tuple<std::string, int, int>>>>,
+        int, int>>& edges,
     std::vector<int> outputs, const std::vector<std::tuple<double, bool, bool>>& norms) {
     std::vector<EdgeDescription> described;
-    for (const auto& [source, target, stride, searched, candidates] : edges) {
-        EdgeDescription edge{source, target, stride, searched, {}};
+    for (const auto& [source, target, stride, searched, candidates, shares, like] : edges) {
+        EdgeDescription edge{source, target, stride, searched, {}, shares, like};
         for (const auto& [pool, identity, stages] : candidates) {
             CandidateDescription candidate{pool == "max"   ? CandidateDescription::Pool::max
                                            : pool == "avg" ? CandidateDescription::Pool::avg
@@ -130,7 +130,8 @@ Graph make_graph(
             for (const auto& [kind, kernel, dilation] : stages)
                 candidate.stages.push_back({kind == "depthwise"   ? StageDescription::Kind::depthwise
                                             : kind == "pointwise" ? StageDescription::Kind::pointwise
-                                                                  : StageDescription::Kind::reduce,
+                                            : kind == "reduce"    ? StageDescription::Kind::reduce
+                                                                  : StageDescription::Kind::resize,
                                             kernel, dilation});
             edge.candidates.push_back(candidate);
         }

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 _View = tuple[int, tuple[int, ...], tuple[int, ...]]
 _Stage = tuple[str, int, int]
 _Candidate = tuple[str, bool, list[_Stage]]
-_Edge = tuple[int, int, int, bool, list[_Candidate]]
+_Edge = tuple[int, int, int, bool, list[_Candidate], int, int]
 
 def vector_width() -> str: ...
 def block(element_size: int, channels: int) -> int: ...

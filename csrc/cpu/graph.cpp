@@ -14,13 +14,24 @@ class Places {
   public:
     Places(Graph& graph, const std::vector<NormDescription>& norms) : graph_(graph), norms_(norms) {}
 
+    // What follows belongs to an edge with places of its own, or with those of an earlier one.
+    void next_edge(int shares) {
+        firsts_.push_back(shares < 0 ? First{graph_.parameters, graph_.alphas} : firsts_.at(shares));
+        next_ = firsts_.back();
+    }
+
+    int alpha() {
+        graph_.alphas = std::max(graph_.alphas, next_.alpha + 1);
+        return next_.alpha++;
+    }
+
     Norm norm(int channels) {
         if (next_norm_ == norms_.size()) throw std::invalid_argument("too few batch norms described");
         const NormDescription& description = norms_[next_norm_++];
         Norm norm{description.eps, channels};
         if (description.affine) {
-            norm.gamma = graph_.parameters++;
-            norm.beta = graph_.parameters++;
+            norm.gamma = parameter();
+            norm.beta = parameter();
         }
         if (description.batch) {
             norm.statistics = graph_.statistics;
@@ -42,17 +53,26 @@ class Places {
             if (!supported(stage))
                 throw std::invalid_argument("no depthwise kernel of size " + std::to_string(stage.kernel) +
                                             ", dilation " + std::to_string(stage.dilation));
-            stage.depthwise = graph_.parameters++;
+            stage.depthwise = parameter();
             graph_.pad = std::max(graph_.pad, stage.dilation * (stage.kernel / 2));
         }
-        stage.pointwise = graph_.parameters;
-        graph_.parameters += stage.gathers();
+        stage.pointwise = parameter();
+        if (stage.gathers() == 2) parameter();
         if (!last) stage.saved = graph_.saved_stages++;
         stage.norm = norm(out_channels);
         return stage;
     }
 
   private:
+    struct First {
+        int parameter, alpha;
+    };
+
+    int parameter() {
+        graph_.parameters = std::max(graph_.parameters, next_.parameter + 1);
+        return next_.parameter++;
+    }
+
     static bool supported(const Stage& stage) {
         return std::any_of(std::begin(kDepthwiseShapes), std::end(kDepthwiseShapes), [&](const DepthwiseShape& shape) {
             return shape.kernel == stage.kernel && shape.dilation == stage.dilation;
@@ -62,6 +82,8 @@ class Places {
     Graph& graph_;
     const std::vector<NormDescription>& norms_;
     std::size_t next_norm_ = 0;
+    std::vector<First> firsts_;  // of every edge
+    First next_{};
 };
 
 }  // namespace
@@ -77,15 +99,20 @@ bool Edge::has(Candidate::Pool pool) const {
     return std::any_of(candidates.begin(), candidates.end(), [=](const Candidate& c) { return c.pool == pool; });
 }
 
+bool Edge::is_plain_sum() const {
+    return candidates.size() == 1 && candidates[0].identity && candidates[0].alpha < 0;
+}
+
 Graph::Graph(std::vector<int> channels_, int inputs_, const std::vector<EdgeDescription>& described,
              std::vector<int> outputs_, const std::vector<NormDescription>& norms)
     : channels(std::move(channels_)), inputs(inputs_), outputs(std::move(outputs_)) {
     Places places(*this, norms);
     for (const EdgeDescription& e : described) {
-        Edge edge{e.source, e.target, e.stride, {}};
+        Edge edge{e.source, e.target, e.stride, {}, e.like};
+        places.next_edge(e.shares);
         const int before = channels.at(e.source), after = channels.at(e.target);
         for (const CandidateDescription& c : e.candidates) {
-            Candidate candidate{c.pool, c.identity, e.searched ? alphas++ : -1, {}, {}};
+            Candidate candidate{c.pool, c.identity, e.searched ? places.alpha() : -1, {}, {}};
             if (c.pool != Candidate::Pool::none) candidate.pool_norm = places.norm(after);
             for (std::size_t s = 0; s < c.stages.size(); ++s)
                 candidate.stages.push_back(places.stage(c.stages[s], s == 0 ? e.stride : 1, s == 0 ? before : after,
@@ -98,6 +125,11 @@ Graph::Graph(std::vector<int> channels_, int inputs_, const std::vector<EdgeDesc
 
 bool Graph::is_output(int state) const {
     return std::find(outputs.begin(), outputs.end(), state) != outputs.end();
+}
+
+bool Graph::is_read(int state) const {
+    const std::vector<const Edge*> all = leaving(state);
+    return all.empty() || std::any_of(all.begin(), all.end(), [](const Edge* edge) { return !edge->is_plain_sum(); });
 }
 
 std::vector<const Edge*> Graph::leaving(int state) const {
@@ -117,7 +149,7 @@ std::vector<Size> Graph::sizes(const std::vector<Size>& given) const {
     std::vector<Size> result(channels.size());
     std::copy(given.begin(), given.end(), result.begin());
     for (const Edge& edge : edges) {
-        const Size in = result[edge.source];
+        const Size in = result[edge.like < 0 ? edge.source : edge.like];
         result[edge.target] = edge.stride == 2 ? Size{(in.h + 1) / 2, (in.w + 1) / 2} : in;
     }
     return result;

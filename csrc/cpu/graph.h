@@ -18,7 +18,7 @@ struct NormDescription {
 };
 
 struct StageDescription {
-    enum class Kind { depthwise, pointwise, reduce } kind;
+    enum class Kind { depthwise, pointwise, reduce, resize } kind;
     int kernel, dilation;
 };
 
@@ -32,6 +32,8 @@ struct EdgeDescription {
     int source, target, stride;
     bool searched;
     std::vector<CandidateDescription> candidates;
+    int shares = -1;  // an earlier edge, whose parameters and entries of α it takes
+    int like = -1;    // the state whose size its target has; -1: what the stride says
 };
 
 // A batch norm. Numbers are places in the lists of parameters, running statistics and the batch's statistics; -1 is
@@ -43,7 +45,8 @@ struct Norm {
     bool batch() const { return running < 0; }
 };
 
-// One stage of a candidate: ReLU, gather, 1×1 convolution, batch norm. A reduce has two gathers and two weights.
+// One stage of a candidate: ReLU, gather, 1×1 convolution, batch norm. A reduce has two gathers and two weights; a
+// resize gathers before ReLU.
 struct Stage : StageDescription {
     int stride, in_channels, out_channels;
     int depthwise = -1, pointwise = -1;
@@ -64,7 +67,9 @@ struct Candidate {
 struct Edge {
     int source, target, stride;
     std::vector<Candidate> candidates;
+    int like = -1;
     bool has(Candidate::Pool pool) const;
+    bool is_plain_sum() const;
 };
 
 struct Graph {
@@ -82,6 +87,7 @@ struct Graph {
 
     bool is_input(int state) const { return state < inputs; }
     bool is_output(int state) const;
+    bool is_read(int state) const;  // by a backward: not if it only goes on into sums that α does not weigh
     std::vector<const Edge*> leaving(int state) const;
     const Edge* leaving(int state, int stride, Candidate::Pool pool) const;  // one with this pool, or null
     std::vector<Size> sizes(const std::vector<Size>& inputs) const;

@@ -29,7 +29,12 @@ class Reduce:
     """Factorised reduce: ReLU, then two 1×1 convolutions of stride 2, on x and on x[1:, 1:], concatenated."""
 
 
-Stage = Depthwise | Pointwise | Reduce
+@dataclass(frozen=True)
+class Resize:
+    """Bilinear resampling to the size of the edge's target (corners' pixels on each other), ReLU, a 1×1 convolution."""
+
+
+Stage = Depthwise | Pointwise | Reduce | Resize
 
 
 @dataclass(frozen=True)
@@ -60,10 +65,12 @@ CANDIDATES: dict[str, Candidate] = {
     "dil_conv_5x5": Candidate(stages=(Depthwise(5, dilation=2),)),
 }
 
-# What leads from a cell's inputs to the states its edges read; not searched, but built from the same stages.
+# What α does not weigh: what leads from a cell's inputs to the states its edges read, and a plain sum.
 PREPROCESS: dict[str, Candidate] = {
     "relu_conv_bn": Candidate(stages=(Pointwise(),)),
     "factorized_reduce": Candidate(stages=(Reduce(),)),
+    "resize_conv_bn": Candidate(stages=(Resize(),)),
+    "identity": Candidate(identity=True),
 }
 
 DARTS_CANDIDATES: tuple[str, ...] = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from fastnas.ops.candidates import Depthwise, Reduce, Stage
+from fastnas.ops.candidates import Depthwise, Pointwise, Reduce, Resize, Stage
 from fastnas.ops.spec import decode
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ def compiled(text: str) -> _C.Cell:
             edge.stride,
             edge.searched,
             [(str(kind.pool or ""), kind.identity, [_stage(stage) for stage in kind.stages]) for kind in edge.kinds],
+            -1 if edge.shares is None else edge.shares,
+            -1 if edge.like is None else edge.like,
         )
         for edge in spec.edges
     ]
@@ -35,4 +37,7 @@ def compiled(text: str) -> _C.Cell:
 def _stage(stage: Stage) -> tuple[str, int, int]:
     if isinstance(stage, Depthwise):
         return "depthwise", stage.kernel, stage.dilation
-    return ("reduce" if isinstance(stage, Reduce) else "pointwise"), 1, 1
+    return _NAMES[type(stage)], 1, 1
+
+
+_NAMES = {Pointwise: "pointwise", Reduce: "reduce", Resize: "resize"}

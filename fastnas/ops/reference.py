@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastnas.ops.candidates import Candidate, Depthwise, Reduce, Stage
+from fastnas.ops.candidates import Candidate, Depthwise, Reduce, Resize, Stage
 from fastnas.ops.spec import Norm, Spec
 
 
@@ -31,12 +31,14 @@ def cell(
         statistics: (2, Σ C of the norms that use the batch's), the batch's means and biased variances.
     """
     norms = _Norms(spec.norms, iter(running))
-    given = iter(params)
     states: dict[int, Tensor] = dict(enumerate(inputs))
-    for edge, entry, kind in spec.walk():
-        out = _apply(kind, states[edge.source], edge.stride, given, norms)
-        out = out if entry < 0 else alpha[entry] * out
-        states[edge.target] = states[edge.target] + out if edge.target in states else out
+    sizes = spec.sizes([(t.shape[2], t.shape[3]) for t in inputs])
+    for edge, entry, first in zip(spec.edges, spec.first_alpha, spec.first_parameter, strict=True):
+        given = iter(params[first:])
+        for position, kind in enumerate(edge.kinds):
+            out = _apply(kind, states[edge.source], edge.stride, sizes[edge.target], given, norms)
+            out = alpha[entry + position] * out if edge.searched else out
+            states[edge.target] = states[edge.target] + out if edge.target in states else out
     return torch.cat([states[i] for i in spec.outputs], 1), norms.statistics(inputs[0])
 
 
@@ -62,7 +64,9 @@ class _Norms:
         return torch.stack([torch.cat(rows) for rows in zip(*self._batch, strict=True)])
 
 
-def _apply(kind: Candidate, x: Tensor, stride: int, given: Iterator[Tensor], norms: _Norms) -> Tensor:
+def _apply(
+    kind: Candidate, x: Tensor, stride: int, size: tuple[int, int], given: Iterator[Tensor], norms: _Norms
+) -> Tensor:
     if kind.pool == "max":
         return norms(F.max_pool2d(x, 3, stride, 1), given)
     if kind.pool == "avg":
@@ -72,6 +76,8 @@ def _apply(kind: Candidate, x: Tensor, stride: int, given: Iterator[Tensor], nor
     if not kind.stages:
         return torch.zeros_like(x[:, :, ::stride, ::stride])
     for stage in kind.stages:
+        if isinstance(stage, Resize):
+            x = F.interpolate(x, size, mode="bilinear", align_corners=True)
         x = norms(_convolve(stage, F.relu(x), stride, given), given)
         stride = 1
     return x

@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
+from typing import Any
 
 from fastnas.ops.candidates import PREPROCESS, Candidate, Depthwise, Reduce, candidate
 
@@ -30,12 +31,19 @@ class Edge:
     """An edge from state `source` to state `target`; `stride` is 1 or 2.
 
     An edge of candidate operations has one entry of α for each. An edge that is one preprocessing operation has none.
+
+    Attributes:
+        shares: number of an earlier edge of the same candidates, stride and channels, whose parameters and entries of α
+            it takes for its own; each of the two normalises by its own statistics. None for an edge with its own.
+        like: state whose size a resampling edge's target has; without it, `stride` says the size as for other edges.
     """
 
     source: int
     target: int
     stride: int
     candidates: tuple[str, ...]
+    shares: int | None = None
+    like: int | None = None
 
     @property
     def searched(self) -> bool:
@@ -59,13 +67,15 @@ class Spec:
         outputs: the states to concatenate, none of them an input.
         norms: one for each batch norm, edge by edge, candidate by candidate, stage by stage.
 
-    Parameters come in the same order: for each stage its depthwise weight (C, 1, K, K), if it has one, its 1×1 weight
-    (C_out, C_in, 1, 1) — a factorised reduce has two, of C_out/2 rows each — and, where the norm is affine, γ and β
-    (C_out).
+    Parameters come in the same order, edges that share another's having none: for each stage its depthwise weight
+    (C, 1, K, K), if it has one, its 1×1 weight (C_out, C_in, 1, 1) — a factorised reduce has two, of C_out/2 rows
+    each — and, where the norm is affine, γ and β (C_out).
 
     Derived from these:
         alphas: how many entries α has, over all edges.
-        inner_states: states that are neither given nor returned.
+        first_alpha, first_parameter: of every edge, where its entries of α and its parameters start.
+        inner_states: states that a backward reads, and that are neither given nor returned. A sum that only goes
+            on into other sums is not read.
         stage_states: the state that each stage before the last of a candidate leads to.
         norm_states: the state that every norm's edge leads to.
         norm_channels: channels of every norm.
@@ -81,6 +91,8 @@ class Spec:
     norms: tuple[Norm, ...]
 
     alphas: int = field(init=False, repr=False, compare=False)
+    first_alpha: list[int] = field(init=False, repr=False, compare=False)
+    first_parameter: list[int] = field(init=False, repr=False, compare=False)
     inner_states: list[int] = field(init=False, repr=False, compare=False)
     stage_states: list[int] = field(init=False, repr=False, compare=False)
     norm_states: list[int] = field(init=False, repr=False, compare=False)
@@ -91,18 +103,18 @@ class Spec:
 
     def __post_init__(self) -> None:
         _validate_edges(self)
-        states = [edge.target for edge, _, kind in self.walk() for _ in range(kind.norms)]
+        states = [edge.target for edge in self.edges for kind in edge.kinds for _ in range(kind.norms)]
         channels = [self.channels[state] for state in states]
         if len(self.norms) != len(channels):
             raise ValueError(f"the cell has {len(channels)} batch norms, got {len(self.norms)} descriptions")
         norms = list(zip(channels, self.norms, strict=True))
+        given, unread = set(range(self.inputs)), _unread_states(self)
         derived = {
-            "alphas": sum(len(edge.candidates) for edge in self.edges if edge.searched),
-            "inner_states": [s for s in range(self.inputs, len(self.channels)) if s not in self.outputs],
-            "stage_states": [edge.target for edge, _, kind in self.walk() for _ in kind.stages[:-1]],
+            **_places(self),
+            "inner_states": [s for s in range(len(self.channels)) if s not in {*given, *unread, *self.outputs}],
+            "stage_states": [edge.target for edge in self.edges for kind in edge.kinds for _ in kind.stages[:-1]],
             "norm_states": states,
             "norm_channels": channels,
-            "parameter_shapes": _parameter_shapes(self),
             "running_shapes": [(c,) for c, norm in norms if not norm.batch for _ in range(2)],
             "text": _encode(self),
         }
@@ -117,7 +129,7 @@ class Spec:
         """
         sizes: dict[int, tuple[int, int]] = dict(enumerate(inputs))
         for edge in self.edges:
-            height, width = sizes[edge.source]
+            height, width = sizes[edge.source if edge.like is None else edge.like]
             size = ((height + 1) // 2, (width + 1) // 2) if edge.stride == 2 else (height, width)
             if sizes.setdefault(edge.target, size) != size:
                 raise ValueError(
@@ -128,12 +140,10 @@ class Spec:
         return [sizes[state] for state in range(len(self.channels))]
 
     def walk(self) -> Iterator[tuple[Edge, int, Candidate]]:
-        """Every candidate with its edge and its entry of α (-1 where none weighs it), in the order of parameters."""
-        position = 0
-        for edge in self.edges:
-            for kind in edge.kinds:
-                yield edge, position if edge.searched else -1, kind
-                position += edge.searched
+        """Every candidate with its edge and its entry of α (-1 where none weighs it)."""
+        for edge, first in zip(self.edges, self.first_alpha, strict=True):
+            for position, kind in enumerate(edge.kinds):
+                yield edge, first + position if edge.searched else -1, kind
 
     def norm_sizes(self, inputs: Sequence[tuple[int, int]]) -> list[int]:
         """Values per image that every norm normalises in each channel."""
@@ -159,16 +169,45 @@ def decode(text: str) -> Spec:
     return Spec(
         channels=tuple(data["channels"]),
         inputs=data["inputs"],
-        edges=tuple(Edge(e["source"], e["target"], e["stride"], tuple(e["candidates"])) for e in data["edges"]),
+        edges=tuple(Edge(**{**e, "candidates": tuple(e["candidates"])}) for e in data["edges"]),
         outputs=tuple(data["outputs"]),
         norms=tuple(Norm(**norm) for norm in data["norms"]),
     )
 
 
-def _parameter_shapes(spec: Spec) -> list[tuple[int, ...]]:
+def _places(spec: Spec) -> dict[str, Any]:
+    """Where edges have their entries of α and their parameters, and how many and of what shapes these are."""
+    first_alpha: list[int] = []
+    first_parameter: list[int] = []
     shapes: list[tuple[int, ...]] = []
-    norms = iter(spec.norms)
-    for edge, _, kind in spec.walk():
+    alphas, norms = 0, iter(spec.norms)
+    for edge in spec.edges:
+        own = _edge_shapes(spec, edge, norms)
+        if edge.shares is None:
+            first_alpha.append(alphas)
+            first_parameter.append(len(shapes))
+            shapes += own
+            alphas += len(edge.candidates) if edge.searched else 0
+            continue
+        first = first_parameter[edge.shares]
+        if shapes[first : first + len(own)] != own:
+            raise ValueError(
+                f"edge {edge.source} → {edge.target} cannot share parameters of {shapes[first : first + len(own)]}, "
+                f"it takes {own}"
+            )
+        first_alpha.append(first_alpha[edge.shares])
+        first_parameter.append(first)
+    return {
+        "alphas": alphas,
+        "first_alpha": first_alpha,
+        "first_parameter": first_parameter,
+        "parameter_shapes": shapes,
+    }
+
+
+def _edge_shapes(spec: Spec, edge: Edge, norms: Iterator[Norm]) -> list[tuple[int, ...]]:
+    shapes: list[tuple[int, ...]] = []
+    for kind in edge.kinds:
         before, after = spec.channels[edge.source], spec.channels[edge.target]
         for stage in kind.stages:
             if isinstance(stage, Depthwise):
@@ -181,16 +220,28 @@ def _parameter_shapes(spec: Spec) -> list[tuple[int, ...]]:
     return shapes
 
 
+def _unread_states(spec: Spec) -> set[int]:
+    """States that only go on into sums, unweighted: their values play no part in any derivative."""
+    read = {e.source for e in spec.edges if e.candidates != ("identity",)}
+    return {e.source for e in spec.edges} - read
+
+
 def _validate_edges(spec: Spec) -> None:
     known, closed = set(range(spec.inputs)), set()
-    for edge in spec.edges:
-        if edge.source not in known or edge.target in closed or not spec.inputs <= edge.target < len(spec.channels):
+    for i, edge in enumerate(spec.edges):
+        late = edge.source not in known or edge.target in closed or edge.target <= edge.source
+        if late or not spec.inputs <= edge.target < len(spec.channels):
             raise ValueError(
-                f"edge {edge.source} → {edge.target} is out of order: an edge comes after all edges into its source"
+                f"edge {edge.source} → {edge.target} is out of order: an edge comes after all edges into its source, "
+                "and leads to a state after it"
             )
+        if edge.like is not None and edge.like not in known:
+            raise ValueError(f"edge {edge.source} → {edge.target} is like state {edge.like}, which comes later")
         known.add(edge.target)
         closed.add(edge.source)
         _validate_edge(spec, edge)
+        if edge.shares is not None:
+            _validate_sharing(spec, i)
     missing = set(range(len(spec.channels))) - known
     if missing:
         raise ValueError(f"no edge leads to state {min(missing)}")
@@ -206,6 +257,12 @@ def _validate_edge(spec: Spec, edge: Edge) -> None:
         raise ValueError(
             f"candidates keep the channels, but edge {edge.source} → {edge.target} has {before} and {after}"
         )
+    if edge.candidates == ("identity",) and (before != after or edge.stride != 1):
+        raise ValueError(f"an identity keeps channels and size, got {before} to {after} with stride {edge.stride}")
+    if edge.like is not None and edge.candidates != ("resize_conv_bn",):
+        raise ValueError(f"only resize_conv_bn takes the size of another state, got {edge.candidates}")
+    if edge.like is not None and edge.stride != 1:
+        raise ValueError(f"an edge takes its size from a stride or from a state, got stride {edge.stride} and both")
     if not edge.searched and len(edge.candidates) != 1:
         raise ValueError(f"a preprocessing operation is an edge's only one, got {edge.candidates}")
     reduces = any(isinstance(stage, Reduce) for kind in edge.kinds for stage in kind.stages)
@@ -215,3 +272,13 @@ def _validate_edge(spec: Spec, edge: Edge) -> None:
         raise ValueError(f"a factorised reduce has stride 2, got {edge.stride}")
     if "relu_conv_bn" in edge.candidates and edge.stride != 1:
         raise ValueError(f"relu_conv_bn has stride 1, got {edge.stride}")
+
+
+def _validate_sharing(spec: Spec, i: int) -> None:
+    edge, shares = spec.edges[i], spec.edges[i].shares or 0
+    if not 0 <= shares < i:
+        raise ValueError(f"edge {i} can share the parameters of an edge before it, got {shares}")
+    other = spec.edges[shares]
+    ours, theirs = ((e.candidates, e.stride, spec.channels[e.source], spec.channels[e.target]) for e in (edge, other))
+    if ours != theirs:
+        raise ValueError(f"edges that share parameters must be alike, got {ours} and {theirs}")
