@@ -16,6 +16,7 @@ from pathlib import Path
 
 import stock
 import torch
+import trellis
 from eager_cost import EagerCost
 from gpu_picture import FAST, LEAN, STOCK, draw
 from machine import machine
@@ -66,6 +67,36 @@ def cell_counts(channels: int, size: int, batch: int, nodes: int = stock.NODES) 
     return {STOCK: counted.costs} | {
         name: _cell_costs(cell, batch, [(size, size)] * 2, memory) for name, memory in ((FAST, "fast"), (LEAN, "lean"))
     }
+
+
+def trellis_counts(filters: int, crop: int, batch: int, nodes: int = trellis.NODES) -> Counts:
+    """Forward and backward of one layer of Auto-DeepLab's search network, a cell for each of its four scales."""
+    sides = [crop // scale + 1 for scale in trellis.SCALES]
+    widths = [filters * scale // 4 for scale in trellis.SCALES]
+    counts: Counts = {STOCK: [], FAST: [], LEAN: []}
+    for i, width in enumerate(widths):
+        names = {way: i + step for way, step in trellis.WAYS.items() if 0 <= i + step < len(widths)}
+        given = [nodes * widths[j] for j in (i, *names.values())]
+        counts[STOCK] += _stock_trellis_cell(given, [sides[j] for j in (i, *names.values())], width, batch, nodes)
+        spec = trellis.trellis_spec(width, given, nodes, ways=tuple(names))
+        for name, memory in ((FAST, "fast"), (LEAN, "lean")):
+            sizes = [(sides[j], sides[j]) for j in (i, *names.values())]
+            counts[name] += call_costs(spec, batch, sizes, memory, TritonKernels.tiling)
+    return counts
+
+
+def _stock_trellis_cell(widths: list[int], sides: list[int], channels: int, batch: int, nodes: int) -> list[Cost]:
+    with torch.device("meta"):
+        cell = trellis.StockCell(widths[0], widths[1:], channels, nodes)
+        first, *ends = (
+            torch.empty(batch, width, side, side, requires_grad=True) for width, side in zip(widths, sides, strict=True)
+        )
+        weights = torch.empty(len(cell._ops), stock.CANDIDATES, requires_grad=True)
+        betas = torch.empty(len(ends), requires_grad=True)
+    with EagerCost() as counted:
+        out = cell(first, ends, weights, betas)
+        out.backward(torch.empty_like(out))
+    return counted.costs
 
 
 def step_counts(channels: int, layers: int, size: int, batch: int) -> Counts:
@@ -147,6 +178,16 @@ def main() -> None:
         width, side = 2 * scale, 320 // scale + 1
         title = f"Auto-DeepLab, a cell at scale {scale}, C={width}, {side}×{side}, 5 nodes, batch 2"
         found[title] = cell_counts(width, side, 2, nodes=5)
+    filters, crop = (
+        (
+            4,
+            64,
+        )
+        if words.quick
+        else (8, 321)
+    )
+    title = f"Auto-DeepLab, a layer of the search network, F={filters}, crop {crop}, batch 2"
+    found[title] = trellis_counts(filters, crop, 2, nodes=1 if words.quick else trellis.NODES)
     console.print("Counted and predicted; nothing here was measured on a GPU.")
     for title, counts in found.items():
         console.print(table(title, counts))

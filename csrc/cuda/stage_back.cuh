@@ -150,13 +150,20 @@ struct StageBack {
             sums_before<1>(t, job, tile, memory.d, sums, add);
     }
 
-    // ∂d of a 1×1 convolution of stride 1 becomes the gradient of its source. A thread stores what it changes here.
+    // ∂d of a stage that resamples, and of a 1×1 convolution of stride 1 whose ∂d becomes the gradient of its source.
+    // A thread stores what it changes here.
     __device__ void rectify(const Tile& tile) const {
         if (!tile.inside()) return;
         const Pixel pixel = tile.mine();
-        const T* input = image_of(t, job.input, pixel.image) + tile.offset(pixel);
-        for (int c = tile.channel; c < columns; c += tile.step)
-            if (to_float(input[c * tile.area()]) <= 0) memory.d[c * tile.pixels + tile.pixel] = 0;
+        const T* image = image_of(t, job.input, pixel.image);
+        const auto each_channel = [&](int area, auto value) {
+            for (int c = tile.channel; c < columns; c += tile.step)
+                if (value(image + c * area) <= 0) memory.d[c * tile.pixels + tile.pixel] = 0;
+        };
+        if (job.resample)
+            each_channel(int(job.in_height) * int(job.in_width), Resampled(job, pixel));
+        else
+            each_channel(tile.area(), [&](const T* plane) { return to_float(plane[tile.offset(pixel)]); });
     }
 };
 

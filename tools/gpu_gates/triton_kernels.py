@@ -41,7 +41,8 @@ class Instance:
         constants = dict(self.constants)
         sizes = f"{constants['C']} channels × {constants['P']} pixels"
         several = ", several blocks" if constants.get("WHOLE") is False else ""
-        return f"{self.dtype}, {sizes}{several}"
+        resampling = ", resampling" if constants.get("RESAMPLING") else ""
+        return f"{self.dtype}, {sizes}{several}{resampling}"
 
 
 def cell(channels: int, stride: int) -> Spec:
