@@ -154,7 +154,7 @@ CASES: list[Case] = [
     Case("trellis-two-ways", trellis_spec(8, (8, 10, 12), 3, ways=("same", "up")), ((6, 9), (6, 9), (3, 5))),
     Case(
         "trellis-affine",
-        trellis_spec(16, (8, 6, 10), norm=Norm(affine=True), ways=("down", "same")),
+        trellis_spec(16, (8, 6, 12), norm=Norm(affine=True), ways=("down", "same")),
         ((4, 4), (7, 8), (4, 4)),
     ),
     Case("trellis-eval", trellis_spec(4, (8, 6, 10, 4), norm=Norm(batch=False)), ((5, 4), (9, 8), (5, 4), (3, 2))),
