@@ -9,12 +9,12 @@ namespace fastnas::gpu {
 
 // Along one axis, the two inputs that an output lies between, and the share of the second.
 struct Between {
-    int first, second;
+    int first, step;
     float share;
     __device__ Between(int place, int before, int after) {
         const unsigned steps = unsigned(after > 1 ? after - 1 : 1), along = unsigned(place) * unsigned(before - 1);
         first = int(along / steps);
-        second = first + 1 < before ? first + 1 : first;
+        step = first + 1 < before;
         share = float(along - unsigned(first) * steps) / float(steps);
     }
 };
@@ -22,26 +22,31 @@ struct Between {
 // What a stage that resamples sees of a plane at an output pixel.
 class Resampled {
   public:
-    __device__ Resampled(const Job& job, const Pixel& pixel)
-        : rows_(pixel.y, int(job.in_height), int(job.out_height)),
-          columns_(pixel.x, int(job.in_width), int(job.out_width)),
-          width_(int(job.in_width)) {}
+    __device__ Resampled(const Job& job, const Pixel& pixel) {
+        const Between rows(pixel.y, int(job.in_height), int(job.out_height));
+        const Between columns(pixel.x, int(job.in_width), int(job.out_width));
+        corner_ = rows.first * int(job.in_width) + columns.first;
+        down_ = rows.step * int(job.in_width);
+        right_ = columns.step;
+        lower_ = rows.share;
+        later_ = columns.share;
+    }
 
     // All four neighbours count, also with share 0: as in PyTorch, NaN spreads to what lies beside it.
     template <class T>
     __device__ float operator()(const T* plane) const {
-        return (1 - rows_.share) * row(plane + rows_.first * width_) + rows_.share * row(plane + rows_.second * width_);
+        plane += corner_;
+        return (1 - lower_) * line(plane) + lower_ * line(plane + down_);
     }
 
   private:
     template <class T>
-    __device__ float row(const T* values) const {
-        return (1 - columns_.share) * to_float(values[columns_.first]) +
-               columns_.share * to_float(values[columns_.second]);
+    __device__ float line(const T* values) const {
+        return (1 - later_) * to_float(values[0]) + later_ * to_float(values[right_]);
     }
 
-    Between rows_, columns_;
-    int width_;
+    int corner_, down_, right_;
+    float lower_, later_;
 };
 
 // Along one axis, the outputs that have an input between their two, and the input's share of each.

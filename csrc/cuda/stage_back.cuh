@@ -151,19 +151,23 @@ struct StageBack {
     }
 
     // ∂d of a stage that resamples, and of a 1×1 convolution of stride 1 whose ∂d becomes the gradient of its source.
-    // A thread stores what it changes here.
     __device__ void rectify(const Tile& tile) const {
         if (!tile.inside()) return;
         const Pixel pixel = tile.mine();
-        const T* image = image_of(t, job.input, pixel.image);
-        const auto each_channel = [&](int area, auto value) {
-            for (int c = tile.channel; c < columns; c += tile.step)
-                if (value(image + c * area) <= 0) memory.d[c * tile.pixels + tile.pixel] = 0;
-        };
+        const int offset = tile.offset(pixel);
         if (job.resample)
-            each_channel(int(job.in_height) * int(job.in_width), Resampled(job, pixel));
+            rectify(tile, pixel, Resampled(job, pixel));
         else
-            each_channel(tile.area(), [&](const T* plane) { return to_float(plane[tile.offset(pixel)]); });
+            rectify(tile, pixel, [=](const T* plane) { return to_float(plane[offset]); });
+    }
+
+    // A thread stores what it changes here.
+    template <class Value>
+    __device__ void rectify(const Tile& tile, const Pixel& pixel, Value value) const {
+        const int area = int(job.in_height) * int(job.in_width);
+        const T* image = image_of(t, job.input, pixel.image);
+        for (int c = tile.channel; c < columns; c += tile.step)
+            if (value(image + c * area) <= 0) memory.d[c * tile.pixels + tile.pixel] = 0;
     }
 };
 
