@@ -69,6 +69,12 @@ def _resize(way: str) -> Spec:
     return Spec((10, 6, 7), 2, edges, (2,), (Norm(), Norm()))
 
 
+def resize_to(size: Size, target: Size) -> Case:
+    """One state resampled, normed with running statistics, to the size of an input that only goes on into a sum."""
+    edges = (Edge(0, 2, 1, ("resize_conv_bn",), like=1), Edge(1, 2, 1, ("identity",)))
+    return Case("resize-to", Spec((6, 4, 4), 2, edges, (2,), (Norm(batch=False),)), (size, target))
+
+
 def _shared_edges() -> Spec:
     """Three edges of the same parameters and entries of α, two of them into one state."""
     names = ("sep_conv_3x3", "max_pool_3x3", "dil_conv_5x5", "skip_connect")
