@@ -60,7 +60,7 @@ def label_that_is_no_image(root: Path) -> str:
 
 def truncated_labels(root: Path) -> str:
     file = root / "val" / "labels" / "1.png"
-    file.write_bytes(file.read_bytes()[:-20])
+    file.write_bytes(file.read_bytes()[:-30])
     return f"{file} cannot be read as an image"
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -34,7 +35,7 @@ def write_overlay(path: Path, data: SegmentationData, image: Tensor, labels: Ten
         UserError: it cannot be written; what was there before is unchanged.
     """
     panels = {"labels": blend(image, labels, data.palette), "prediction": blend(image, prediction, data.palette)}
-    seen = torch.cat([labels.flatten(), prediction.flatten()]).unique().tolist()
+    seen = np.union1d(labels.numpy(), prediction.numpy()).tolist()
     legend = [(data.classes[i], tuple(data.palette[i].tolist())) for i in seen if i != IGNORE]
     if IGNORE in seen:
         legend.append(("void", _VOID))
@@ -64,9 +65,9 @@ def _compose(panels: dict[str, Tensor], legend: Sequence[tuple[str, tuple[int, .
         draw.text((left, _MARGIN), title, _INK, font)
         picture.paste(Image.fromarray(panel.permute(1, 2, 0).contiguous().numpy()), (left, _MARGIN + _TITLE))
     for (name, colour), (x, row) in zip(legend, places, strict=True):
-        left, upper = _MARGIN + x, top + row * _ROW
-        draw.rectangle((left, upper, left + _SWATCH, upper + _SWATCH), colour, _INK)
-        draw.text((left + _SWATCH + _GAP, upper + _SWATCH / 2), name, _INK, font, "lm")
+        corner, upper = _MARGIN + x, top + row * _ROW
+        draw.rectangle((corner, upper, corner + _SWATCH, upper + _SWATCH), colour, _INK)
+        draw.text((corner + _SWATCH + _GAP, upper + _SWATCH / 2), name, _INK, font, "lm")
     return picture
 
 

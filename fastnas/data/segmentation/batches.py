@@ -72,16 +72,14 @@ class SegmentationBatches:
 
     def _tasks(self, epoch: int) -> list[list[Task]]:
         generator = epoch_generator(self.seed, self.stream, epoch)
-        order, count = self.indices, len(self.indices)
+        order, size = self.indices.tolist(), self.batch_size
         if self.shuffle:
-            order = order[torch.randperm(count, generator=generator)]
-        seeds = torch.randint(2**62, (count,), generator=generator).tolist()
-        if not self.shuffle:
-            groups = self._in_order(order.tolist())
+            order = [order[i] for i in torch.randperm(len(order), generator=generator)]
+            groups = [order[i * size : (i + 1) * size] for i in range(len(self))]
         else:
-            groups = [group.tolist() for group in order.split(self.batch_size) if len(group) == self.batch_size]
-        left = iter(seeds)
-        return [[(index, next(left)) for index in group] for group in groups]
+            groups = self._in_order(order)
+        seeds = iter(torch.randint(2**62, (len(order),), generator=generator).tolist())
+        return [[(index, next(seeds)) for index in group] for group in groups]
 
     def _in_order(self, order: list[int]) -> list[list[int]]:
         same_size = [list(group) for _, group in groupby(order, lambda index: self.split.sizes[index])]

@@ -112,7 +112,7 @@ def read_labels(pair: Pair, meaning: Labels, size: tuple[int, int]) -> npt.NDArr
     if size == pair.size:
         return classes
     height, width = size
-    return np.asarray(Image.fromarray(classes).resize((width, height), Image.Resampling.NEAREST))
+    return np.array(Image.fromarray(classes).resize((width, height), Image.Resampling.NEAREST))
 
 
 def largest_number(pair: Pair) -> int:

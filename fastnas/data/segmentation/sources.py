@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from fastnas.data.picture import image_files, visible
 from fastnas.data.segmentation.dataset import IGNORE, SegmentationData
@@ -28,6 +29,7 @@ _NAMES = "classes.txt"
 _IMAGE, _LABELS = "_leftImg8bit.png", "_gtFine_labelIds.png"
 
 Files = list[tuple[Path, Path]]
+Parts = list[list[Pair]]  # of train and val
 
 
 def load_segmentation(source: str, scale: float = 1.0) -> SegmentationData:
@@ -47,37 +49,51 @@ def load_segmentation(source: str, scale: float = 1.0) -> SegmentationData:
     if not 0 < scale <= 1:
         raise UserError(f"images cannot be read at scale {scale}; expected a number above 0, at most 1")
     if source.startswith(_CAMVID):
+        parts = _parts(Path(source.removeprefix(_CAMVID)), _camvid)
         numbers = Labels(range(len(CAMVID)), [CAMVID_VOID], "0 to 10, or 11 where a pixel is void")
-        return _known(source, _parts(Path(source.removeprefix(_CAMVID)), _camvid), CAMVID, numbers, scale)
+        return _known(source, CAMVID, parts, numbers, scale)
     if source.startswith(_CITYSCAPES):
+        parts = _parts(Path(source.removeprefix(_CITYSCAPES)), _cityscapes)
         void = [number for number in range(CITYSCAPES_LABELS) if number not in CITYSCAPES_IDS]
         numbers = Labels(CITYSCAPES_IDS, void, "0 to 33, the ids of Cityscapes' labels")
-        return _known(source, _parts(Path(source.removeprefix(_CITYSCAPES)), _cityscapes), CITYSCAPES, numbers, scale)
+        return _known(source, CITYSCAPES, parts, numbers, scale)
     return _folder(Path(source), scale)
 
 
-def _known(
-    source: str, parts: list[list[Pair]], classes: dict[str, Colour], numbers: Labels, scale: float
-) -> SegmentationData:
+def _known(name: str, classes: dict[str, Colour], parts: Parts, numbers: Labels, scale: float) -> SegmentationData:
     palette = torch.tensor(list(classes.values()), dtype=torch.uint8)
-    return _checked(SegmentationData(source, tuple(classes), palette, *open_splits(parts, numbers, scale), scale))
+    return _data(name, tuple(classes), palette, parts, numbers, scale)
 
 
 def _folder(root: Path, scale: float) -> SegmentationData:
     parts = _parts(root, _pairs_of_folder)
     if (root / _NAMES).exists():
-        classes, why = _names(root / _NAMES), f"{_NAMES} has {{}} names"
+        classes = _names(root / _NAMES)
+        reason = f"{_NAMES} has {len(classes)} names"
     else:
         largest = max(parallel(largest_number, parts[0]))
         if largest < 0:
             raise _void(str(root))
-        classes, why = tuple(str(number) for number in range(largest + 1)), f"{root}/train has {{}} classes"
+        classes = tuple(str(number) for number in range(largest + 1))
+        reason = f"{root}/train has {len(classes)} classes"
     if len(classes) == 1:
         raise UserError(f"{root} has one class only; segmentation needs at least two")
-    expected = f"0 to {len(classes) - 1}, or {IGNORE} where a pixel is void, as {why.format(len(classes))}"
+    expected = f"0 to {len(classes) - 1}, or {IGNORE} where a pixel is void, as {reason}"
     numbers = Labels(range(len(classes)), [IGNORE], expected)
-    splits = open_splits(parts, numbers, scale)
-    return _checked(SegmentationData(str(root), classes, distinct_colours(len(classes)), *splits, scale))
+    return _data(str(root), classes, distinct_colours(len(classes)), parts, numbers, scale)
+
+
+def _data(
+    name: str, classes: tuple[str, ...], palette: Tensor, parts: Parts, numbers: Labels, scale: float
+) -> SegmentationData:
+    train, val = open_splits(parts, numbers, scale)
+    if not train.counts.any():
+        raise _void(name)
+    return SegmentationData(name, classes, palette, train, val, scale)
+
+
+def _void(name: str) -> UserError:
+    return UserError(f"{name} has no labelled pixel in its training images; all are void")
 
 
 def _names(file: Path) -> tuple[str, ...]:
@@ -91,7 +107,7 @@ def _names(file: Path) -> tuple[str, ...]:
     return names
 
 
-def _parts(root: Path, find: Callable[[Path, str], Files]) -> list[list[Pair]]:
+def _parts(root: Path, find: Callable[[Path, str], Files]) -> Parts:
     if not root.is_dir():
         raise UserError(f"there is no folder {root}; expected camvid:PATH, cityscapes:PATH or a folder of images")
     return [parallel(lambda files: inspect_pair(*files), find(root, part)) for part in _PARTS]
@@ -133,13 +149,3 @@ def _with_labels(image: Path, labels: Path) -> tuple[Path, Path]:
     if not labels.is_file():
         raise UserError(f"{image} has no labels; expected them in {labels}")
     return image, labels
-
-
-def _checked(data: SegmentationData) -> SegmentationData:
-    if not data.train.counts.any():
-        raise _void(data.name)
-    return data
-
-
-def _void(name: str) -> UserError:
-    return UserError(f"{name} has no labelled pixel in its training images; all are void")

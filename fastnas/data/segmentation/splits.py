@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,7 +32,7 @@ class _FileSplit(SegmentationSplit):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         image = read_image(self._pairs[index], self.sizes[index])
-        return torch.from_numpy(np.ascontiguousarray(image)), self._labels(index)
+        return torch.from_numpy(image.copy()), self._labels(index)
 
     def _labels(self, index: int) -> Tensor:
         return torch.from_numpy(read_labels(self._pairs[index], self._meaning, self.sizes[index]))
