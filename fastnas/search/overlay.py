@@ -34,6 +34,7 @@ def write_overlay(path: Path, data: SegmentationData, image: Tensor, labels: Ten
     Raises:
         UserError: it cannot be written; what was there before is unchanged.
     """
+    prediction = prediction.cpu()
     panels = {"labels": blend(image, labels, data.palette), "prediction": blend(image, prediction, data.palette)}
     seen = np.union1d(labels.numpy(), prediction.numpy()).tolist()
     legend = [(data.classes[i], tuple(data.palette[i].tolist())) for i in seen if i != IGNORE]
