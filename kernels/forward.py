@@ -28,7 +28,19 @@ from fastnas.kernels.units import kept_unit, unit
 
 @triton.jit
 def moments(
-    bases, buffers, table, jobs, count, state, images, channels, accumulate, P: constexpr, C_IN: constexpr, C: constexpr
+    bases,
+    buffers,
+    table,
+    jobs,
+    count,
+    state,
+    images,
+    channels,
+    accumulate,
+    P: constexpr,
+    C_IN: constexpr,
+    C: constexpr,
+    RESAMPLING: constexpr,
 ):
     """Grid (tiles, jobs, blocks of C_out): u into `output` if it is kept, a tile's mean and Σ(u - mean)² (C_out) of it.
 
@@ -45,7 +57,7 @@ def moments(
         row = tl.program_id(2) * C + tl.arange(0, C)
         known = row < own
         image, y, x, inside = tile_pixels(tile, images, height, width, P)
-        u = unit(bases, params, floats, job, row, image, y, x, inside, C_IN, C, P)
+        u = unit(bases, params, floats, job, row, image, y, x, inside, C_IN, C, P, RESAMPLING)
         if exists(job, OUTPUT):
             pointer, image_stride = view(bases, job, OUTPUT)
             store_block(pointer, image_stride, u, row, known, image, y, x, inside, height, width)
@@ -64,7 +76,19 @@ def moments(
 
 @triton.jit
 def apply(
-    bases, buffers, table, jobs, count, state, images, channels, accumulate, P: constexpr, C_IN: constexpr, C: constexpr
+    bases,
+    buffers,
+    table,
+    jobs,
+    count,
+    state,
+    images,
+    channels,
+    accumulate,
+    P: constexpr,
+    C_IN: constexpr,
+    C: constexpr,
+    RESAMPLING: constexpr,
 ):
     """Grid (tiles, 1, blocks of C): y = Σ over jobs of (u - mean)·scale + shift, or α·x, plus y if `accumulate`.
 
@@ -86,7 +110,7 @@ def apply(
         else:
             row, rows = channel - number(job, FIRST), number(job, OUT_CHANNELS)
             known = (row >= 0) & (row < rows)
-            u = kept_unit(bases, params, floats, job, row, image, y, x, inside, C_IN, C, P)
+            u = kept_unit(bases, params, floats, job, row, image, y, x, inside, C_IN, C, P, RESAMPLING)
             norm = tl.load(job + NORM)
             mean = per_channel(floats, norm, row, known, 0.0)
             scale = per_channel(floats, norm + rows, row, known, 0.0)

@@ -26,6 +26,8 @@ KERNELS: dict[str, Any] = {
 }
 NAMES: list[str] = _C.gpu_kernels()
 
+GATHER = ("moments", "apply", "grad_sums", "stage_back", "source_back")
+
 # A tile's values of all channels stay in registers; more channels than LARGEST are worked on in several blocks.
 TILING = (1024, 16, 64, 512)
 SMALLEST, LARGEST = 16, 64  # tl.dot needs sixteen
@@ -61,10 +63,15 @@ def worked_on(name: str, launch: _C.GpuLaunch) -> int:
 
 
 def constants(name: str, launch: _C.GpuLaunch) -> dict[str, int]:
-    """Compile-time constants: pixels of a tile; channels that are gathered at once, and that a block works on."""
+    """Compile-time constants: pixels of a tile; channels that are gathered at once, and that a block works on.
+
+    What resamples has instances of its own, so that the others keep their registers.
+    """
     channels = worked_on(name, launch)
     block = min(LARGEST, max(SMALLEST, triton.next_power_of_2(channels)))
     result = {"P": max(launch.tile, 1), "C_IN": SMALLEST, "C": block}
+    if name in GATHER:
+        result["RESAMPLING"] = bool(launch.resample)
     return result | {"WHOLE": channels <= block} if name == "stage_back" else result
 
 

@@ -12,7 +12,20 @@ import pytest
 import test_operator
 import torch
 from interpreter import hurried
-from operator_cases import BY_NAME, CASES, Case, Problem, edge, error, fused, names, problem, run
+from operator_cases import (
+    BY_NAME,
+    CASES,
+    Case,
+    Problem,
+    edge,
+    error,
+    fused,
+    names,
+    problem,
+    resize_to,
+    run,
+    trellis_spec,
+)
 from test_operator import PRECISE, assert_as_exact_as_eager
 from torch import Tensor
 
@@ -91,7 +104,18 @@ def assert_agrees(p: Problem, memory: str) -> None:
         assert error(a, b) <= max(1e-5 * scale, 2 * error(e, b)), name
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+# A minute each in the interpreter; what is new in them is in "small-trellis".
+LONG = ("trellis", "trellis-two-ways", "trellis-affine", "trellis-eval")
+SMALL_TRELLIS = Case(
+    "small-trellis",
+    trellis_spec(4, (6, 5, 7, 8), candidates=("sep_conv_3x3", "max_pool_3x3", "skip_connect"), norm=Norm(affine=True)),
+    ((4, 3), (7, 6), (4, 3), (2, 2)),
+)
+
+
+@pytest.mark.parametrize(
+    "case", [*(case for case in CASES if case.name not in LONG), SMALL_TRELLIS], ids=lambda case: case.name
+)
 @pytest.mark.usefixtures("guarded")
 def test_agrees_with_the_reference(case: Case) -> None:
     assert_agrees(problem(case), "fast")
@@ -106,6 +130,8 @@ LEAN = [
     "mixed-norms",
     "uneven-edges",
     "cell",
+    "resize-up-4x5-to-7x10",
+    "shared-edges",
 ]
 
 
@@ -113,6 +139,11 @@ LEAN = [
 @pytest.mark.usefixtures("guarded")
 def test_agrees_with_the_reference_in_lean(name: str) -> None:
     assert_agrees(problem(BY_NAME[name]), "lean")
+
+
+@pytest.mark.usefixtures("guarded")
+def test_a_trellis_agrees_with_the_reference_in_lean() -> None:
+    assert_agrees(problem(SMALL_TRELLIS), "lean")
 
 
 @pytest.mark.parametrize(
@@ -166,7 +197,7 @@ def test_as_exact_as_eager_with_correlated_channels() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("name", ["channels-16-s1", "channels-18-s2", "cell"])
+@pytest.mark.parametrize("name", ["channels-16-s1", "channels-18-s2", "cell", "resize-up-2x2-to-9x17"])
 @pytest.mark.usefixtures("guarded")
 def test_half_precision(name: str, dtype: torch.dtype) -> None:
     """Rounding of what is stored, and nothing else: arithmetic and weights are float32.
@@ -205,6 +236,18 @@ def test_special_values_come_out_where_pytorch_has_them(value: float, stride: in
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4, equal_nan=True, msg=name)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize(("size", "target"), [((5, 4), (9, 7)), ((9, 9), (5, 5))])
+def test_special_values_spread_as_pytorch_resamples_them(
+    value: float, size: tuple[int, int], target: tuple[int, int]
+) -> None:
+    """To all outputs that have it among their four neighbours, also with share 0."""
+    p = problem(resize_to(size, target)).to(torch.float32)
+    p.inputs[0][1, 2, 2, 1] = value
+    for name, a, b in zip(names(p), run(fused("triton", "fast"), p), run(reference.cell, p), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4, equal_nan=True, msg=name)
+
+
 def test_ties_of_the_maximum_go_to_the_first() -> None:
     for stride in (1, 2):
         p = problem(edge("ties", candidates=("max_pool_3x3",), size=(9, 8), stride=stride))
@@ -227,8 +270,9 @@ def test_gradients_of_one_group_alone(needed: str, memory: str) -> None:
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
-def test_same_bits_every_time() -> None:
-    p = problem(BY_NAME["channels-18-s2"]).to(torch.float32)
+@pytest.mark.parametrize("name", ["channels-18-s2", "shared-edges"])
+def test_same_bits_every_time(name: str) -> None:
+    p = problem(BY_NAME[name]).to(torch.float32)
     first, second = (run(fused("triton", "fast"), p) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 

@@ -150,13 +150,24 @@ struct StageBack {
             sums_before<1>(t, job, tile, memory.d, sums, add);
     }
 
-    // ∂d of a 1×1 convolution of stride 1 becomes the gradient of its source. A thread stores what it changes here.
+    // ∂d of a stage that resamples, and of a 1×1 convolution of stride 1 whose ∂d becomes the gradient of its source.
     __device__ void rectify(const Tile& tile) const {
         if (!tile.inside()) return;
         const Pixel pixel = tile.mine();
-        const T* input = image_of(t, job.input, pixel.image) + tile.offset(pixel);
+        const int offset = tile.offset(pixel);
+        if (job.resample)
+            rectify(tile, pixel, Resampled(job, pixel));
+        else
+            rectify(tile, pixel, [=](const T* plane) { return to_float(plane[offset]); });
+    }
+
+    // A thread stores what it changes here.
+    template <class Value>
+    __device__ void rectify(const Tile& tile, const Pixel& pixel, Value value) const {
+        const int area = int(job.in_height) * int(job.in_width);
+        const T* image = image_of(t, job.input, pixel.image);
         for (int c = tile.channel; c < columns; c += tile.step)
-            if (to_float(input[c * tile.area()]) <= 0) memory.d[c * tile.pixels + tile.pixel] = 0;
+            if (value(image + c * area) <= 0) memory.d[c * tile.pixels + tile.pixel] = 0;
     }
 };
 

@@ -71,7 +71,7 @@ class LaunchArgument(ctypes.Structure):
         (name, ctypes.c_int)
         for name in (
             *("kernel", "grid_x", "grid_y", "list", "count", "state", "tile", "images", "channels"),
-            *("in_channels", "out_channels", "accumulate"),
+            *("in_channels", "out_channels", "accumulate", "resample"),
         )
     )
 
