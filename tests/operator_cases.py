@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from trellis import trellis_spec
 
 from fastnas.ops import CANDIDATES, DARTS_CANDIDATES, Edge, Norm, Spec, mixed_cell
 from fastnas.ops.functional import edge_spec
@@ -60,13 +59,65 @@ def cell_spec(
     return Spec((*widths, *[channels] * (steps + 2)), 2, tuple(edges), outputs, (norm or Norm(),) * norms)
 
 
-def _resize(way: str) -> Spec:
+def trellis_spec(
+    channels: int,
+    widths: Sequence[int],
+    steps: int = 2,
+    prev_prev: bool = True,
+    ways: Sequence[str] = ("down", "same", "up"),
+    candidates: Sequence[str] = DARTS_CANDIDATES,
+    norm: Norm | None = None,
+) -> Spec:
+    """A cell of Auto-DeepLab, run on every way that leads to it with the same weights, the results weighted by β.
+
+    Inputs: prev-prev, then the ways' ends, of the given widths. Edges that leave prev-prev are the same on every way.
+    α holds the edges' entries, then β's.
+    """
+    count = len(ways)
+    inputs = prev_prev + count
+    graph = [Edge(0, inputs, 1, ("relu_conv_bn",))] if prev_prev else []
+    same = prev_prev + ways.index("same") if "same" in ways else None
+    for i, way in enumerate(ways):
+        source, target = prev_prev + i, inputs + prev_prev + i
+        like = same if way == "up" else None
+        graph.append(Edge(source, target, 2 if way == "down" else 1, ("resize_conv_bn",), like=like))
+    first = [inputs] if prev_prev else []  # state that all ways share
+    states = [[inputs + prev_prev + i] for i in range(count)]  # of each way: the preprocessed end, then nodes
+    following = inputs + prev_prev + count
+    owners: dict[tuple[int, int], int] = {}  # by step and position of the source, the edge that has the parameters
+    for step in range(steps):
+        shared = following if prev_prev else None
+        if prev_prev:
+            graph.append(Edge(first[0], following, 1, tuple(candidates)))
+            following += 1
+        for way in range(count):
+            if shared is not None:
+                graph.append(Edge(shared, following, 1, ("identity",)))
+            for position, source in enumerate(states[way]):
+                owner = owners.setdefault((step, position), len(graph))
+                shares = None if owner == len(graph) else owner
+                graph.append(Edge(source, following, 1, tuple(candidates), shares))
+            states[way].append(following)
+            following += 1
+    outputs = tuple(range(following, following + steps))
+    betas: dict[int, int] = {}
+    for step in range(steps):
+        for way in range(count):
+            owner = betas.setdefault(way, len(graph))
+            shares = None if owner == len(graph) else owner
+            graph.append(Edge(states[way][step + 1], outputs[step], 1, ("skip_connect",), shares))
+    norms = sum(kind.norms for e in graph for kind in e.kinds)
+    states_channels = (*widths, *[channels] * (outputs[-1] + 1 - inputs))
+    return Spec(states_channels, inputs, tuple(graph), outputs, (norm or Norm(),) * norms)
+
+
+def resize_spec(way: str, norm: Norm | None = None) -> Spec:
     """One resampled state beside one of the size that it takes."""
     up = Edge(0, 2, 1, ("resize_conv_bn",), like=1)
     down = Edge(0, 2, 2, ("resize_conv_bn",))
     same = Edge(0, 2, 1, ("resize_conv_bn",))
     edges = ({"up": up, "down": down, "same": same}[way], Edge(1, 2, 1, ("relu_conv_bn",)))
-    return Spec((10, 6, 7), 2, edges, (2,), (Norm(), Norm()))
+    return Spec((10, 6, 7), 2, edges, (2,), (norm or Norm(),) * 2)
 
 
 def resize_to(size: Size, target: Size) -> Case:
@@ -141,7 +192,7 @@ CASES: list[Case] = [
     Case("cell-reduction", cell_spec(6, steps=4, reduction=True), ((7, 8), (7, 8))),
     Case("cell-affine", cell_spec(16, norm=Norm(affine=True)), ((4, 4), (4, 4))),
     *(
-        Case(f"resize-{way}-{h}x{w}-to-{height}x{width}", _resize(way), ((h, w), (height, width)))
+        Case(f"resize-{way}-{h}x{w}-to-{height}x{width}", resize_spec(way), ((h, w), (height, width)))
         for way, h, w, height, width in (
             *(("up", 5, 4, 9, 7), ("up", 4, 5, 7, 10), ("up", 1, 3, 2, 5), ("up", 3, 1, 4, 2), ("up", 2, 2, 9, 17)),
             *(

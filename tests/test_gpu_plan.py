@@ -10,9 +10,8 @@ import gpu_step
 import numpy as np
 import pytest
 import torch
-from operator_cases import CASES, Case, cell_spec
+from operator_cases import CASES, Case, cell_spec, trellis_spec
 from rich.console import Console
-from trellis import trellis_spec
 
 from fastnas import _C
 from fastnas.bench.gpu_cost import call_costs

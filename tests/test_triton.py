@@ -12,10 +12,22 @@ import pytest
 import test_operator
 import torch
 from interpreter import hurried
-from operator_cases import BY_NAME, CASES, Case, Problem, edge, error, fused, names, problem, resize_to, run
+from operator_cases import (
+    BY_NAME,
+    CASES,
+    Case,
+    Problem,
+    edge,
+    error,
+    fused,
+    names,
+    problem,
+    resize_to,
+    run,
+    trellis_spec,
+)
 from test_operator import PRECISE, assert_as_exact_as_eager
 from torch import Tensor
-from trellis import trellis_spec
 
 from fastnas.ops import DARTS_CANDIDATES, Norm, gpu, mixed_cell, reference, results
 

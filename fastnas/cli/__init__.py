@@ -9,6 +9,7 @@ import click
 from fastnas import __version__
 from fastnas.cli.bench import bench
 from fastnas.cli.decode import decode
+from fastnas.cli.evaluate import evaluate
 from fastnas.cli.info import info
 from fastnas.cli.plot import plot
 from fastnas.cli.retrain import retrain
@@ -55,5 +56,5 @@ def main() -> None:
     """
 
 
-for _command in (search, decode, retrain, plot, info, bench):
+for _command in (search, decode, retrain, evaluate, plot, info, bench):
     main.add_command(_command)

@@ -22,23 +22,29 @@ def decode(run: Path, epoch: int | None) -> None:
 
     With --epoch, to genotype-EPOCH.json: an earlier epoch can be better if skip connections took over later.
     """
-    from fastnas.genotype import dumps
-    from fastnas.search.alphas import decode as decode_alpha
+    from fastnas.genotype import Genotype, dumps
+    from fastnas.search.alphas import decode_row
     from fastnas.search.files import write_atomically
     from fastnas.search.run import read_history
 
     command, history = read_history(run)
-    if command != "search":
+    if command.split()[0] != "search":
         raise UserError(f"{run} holds a run of 'fastnas {command}', expected one of 'fastnas search'")
     if epoch is not None and epoch > len(history):
         raise UserError(f"--epoch is {epoch}, but {run} has {len(history)} epochs")
-    genotype = decode_alpha(history[(epoch or 0) - 1]["alpha"])
+    genotype = decode_row(history[(epoch or 0) - 1])
     path = run / ("genotype.json" if epoch is None else f"genotype-{epoch}.json")
     write_atomically(path, dumps(genotype).encode())
-    click.echo(_text("normal cell", genotype.normal))
-    click.echo(_text("reduction cell", genotype.reduce))
+    if isinstance(genotype, Genotype):
+        click.echo(_text("normal cell", genotype.normal))
+        click.echo(_text("reduction cell", genotype.reduce))
+    else:
+        click.echo(_text("cell", genotype.cell))
+        click.echo("path, in scales\n  " + " ".join(str(4 << level) for level in genotype.path))
     results([("Genotype", path)])
-    next_command("fastnas", "retrain", run if epoch is None else path, "--out", f"{run}-net")
+    next_command(
+        "fastnas", *command.replace("search", "retrain").split(), run if epoch is None else path, "--out", f"{run}-net"
+    )
 
 
 def _text(title: str, cell: CellGenotype) -> str:

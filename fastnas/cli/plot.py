@@ -17,6 +17,6 @@ def plot(run: Path) -> None:
     from fastnas.search.run import read_history
 
     command, history = read_history(run)
-    results(draw_run(run, history))
-    if command == "search":
-        next_command("fastnas", "retrain", run, "--out", f"{run}-net")
+    results(draw_run(run, command, history))
+    if command.split()[0] == "search":
+        next_command("fastnas", *command.replace("search", "retrain").split(), run, "--out", f"{run}-net")

@@ -52,6 +52,45 @@ class ASPP(nn.Module):
         return out
 
 
+class SearchHead(nn.Module):
+    """The head of one scale while searching: ASPP of three branches, then a classifier.
+
+    1×1, atrous 3×3 and image pooling have as many channels as the input; their concatenation goes through a 1×1 to as
+    many again, and a 1×1 to the classes. Input (N, C, H, W), output (N, num_classes, H, W).
+
+    A single image leaves one value per channel after image pooling, of which PyTorch takes no batch statistics and
+    refuses; here that norm then uses its running statistics, so that one large image can be searched on.
+
+    Args:
+        level: of the input, 0 for scale 4 to 3 for scale 32; the rate sees the same piece of the image at each.
+    """
+
+    def __init__(self, channels: int, num_classes: int, level: int) -> None:
+        super().__init__()
+        rate = FINEST_RATES[0] >> level
+        self.conv11 = nn.Sequential(nn.Conv2d(channels, channels, 1, bias=False), nn.BatchNorm2d(channels))
+        conv33 = nn.Conv2d(channels, channels, 3, padding=rate, dilation=rate, bias=False)
+        self.conv33 = nn.Sequential(conv33, nn.BatchNorm2d(channels))
+        self.conv_p = nn.Sequential(nn.Conv2d(channels, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU())
+        self.concate_conv = nn.Sequential(nn.Conv2d(3 * channels, channels, 1, bias=False), nn.BatchNorm2d(channels))
+        self.final_conv = nn.Conv2d(channels, num_classes, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = self._pool(x.mean((2, 3), keepdim=True)).expand(-1, -1, *x.shape[2:])
+        out: Tensor = self.final_conv(self.concate_conv(torch.cat([self.conv11(x), self.conv33(x), pooled], 1)))
+        return out
+
+    def _pool(self, x: Tensor) -> Tensor:
+        conv, norm, relu = self.conv_p
+        if x.shape[0] > 1 or not self.training:
+            out: Tensor = self.conv_p(x)
+            return out
+        assert isinstance(norm, nn.BatchNorm2d)
+        x = F.batch_norm(conv(x), norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
+        out = relu(x)
+        return out
+
+
 class Decoder(nn.Module):
     """Refines features at the resolution of earlier ones and classifies every pixel.
 

@@ -19,9 +19,11 @@ class FusedCell:
     Args:
         channels, inputs, edges, outputs: as in `fastnas.ops.Spec`.
         candidates: the module of every candidate, edge by edge; their convolutions and batch norms, in order of
-            definition, are the operator's parameters.
+            definition, are the operator's parameters. Edges that share parameters have the same modules.
         memory: "fast" or "lean".
         backend: "auto", "cpu" or "reference".
+        repeats: how many times a training step updates the running statistics of each candidate's norms, one number
+            for each of `candidates`; 1 without it.
     """
 
     def __init__(
@@ -33,15 +35,19 @@ class FusedCell:
         candidates: Sequence[nn.Module],
         memory: str,
         backend: str,
+        repeats: Sequence[int] | None = None,
     ) -> None:
         self._graph = (tuple(channels), inputs, tuple(edges), tuple(outputs))
-        leaves = [leaf for module in candidates for leaf in module.modules()]
-        leaves = [leaf for leaf in leaves if isinstance(leaf, nn.Conv2d | nn.BatchNorm2d)]
+        leaves = [_leaves(module) for module in candidates]
+        owners = dict.fromkeys(leaf for group in leaves for leaf in group)  # each once, in order
         # Where the parameters are, rather than the parameters: `functional_call` and `load_state_dict(assign=True)`
         # replace them. A cell has some 170, so they are not looked up by attribute.
         names = ("weight", "bias")
-        self._places = [(m._parameters, n) for m in leaves for n in names if m._parameters[n] is not None]
-        self._norms = [leaf for leaf in leaves if isinstance(leaf, nn.BatchNorm2d)]
+        self._places = [(m._parameters, n) for m in owners for n in names if m._parameters[n] is not None]
+        norms = [[leaf for leaf in group if isinstance(leaf, nn.BatchNorm2d)] for group in leaves]
+        self._norms = [norm for group in norms for norm in group]
+        times = [n for group, n in zip(norms, repeats or [1] * len(norms), strict=True) for _ in group]
+        self._rounds = _rounds(self._norms, times)
         self._specs: dict[tuple[tuple[float, ...], tuple[bool, ...]], Spec] = {}
         self.memory, self.backend = memory, backend
         self.spec = self._spec([True] * len(self._norms))  # in training
@@ -71,19 +77,42 @@ class FusedCell:
         tracked = [bn.track_running_stats and uses for bn, uses in zip(self._norms, batch, strict=True)]
         if not any(tracked):
             return
-        norms = list(compress(self._norms, tracked))
-        if tracked != batch:
-            columns = torch.split(statistics, [bn.num_features for bn in compress(self._norms, batch)], 1)
-            statistics = torch.cat(list(compress(columns, compress(tracked, batch))), 1)
-        images = inputs[0].shape[0]
+        columns = torch.split(statistics, [bn.num_features for bn in compress(self._norms, batch)], 1)
+        found = dict(zip(compress(range(len(batch)), batch), columns, strict=True))
         sizes = spec.norm_sizes([(t.shape[2], t.shape[3]) for t in inputs])
-        stores = cast("list[dict[str, Tensor]]", [bn._buffers for bn in norms])
+        for norms in self._rounds:
+            chosen = [i for i in norms if tracked[i]]
+            whole = chosen == list(found)
+            rows = statistics if whole else torch.cat([found[i] for i in chosen], 1)
+            self._blend(chosen, rows, [inputs[0].shape[0] * sizes[i] for i in chosen])
+
+    def _blend(self, norms: Sequence[int], statistics: Tensor, counts: list[int]) -> None:
+        """Updates the running statistics of some norms, none of them twice."""
+        modules = [self._norms[i] for i in norms]
+        stores = cast("list[dict[str, Tensor]]", [bn._buffers for bn in modules])
         update = blend_running_stats if unobserved(statistics) else update_running_stats
         update(
             [store["running_mean"] for store in stores],
             [store["running_var"] for store in stores],
             [store["num_batches_tracked"] for store in stores],
             statistics,
-            [-1.0 if bn.momentum is None else bn.momentum for bn in norms],
-            [images * size for size in compress(sizes, tracked)],
+            [-1.0 if bn.momentum is None else bn.momentum for bn in modules],
+            counts,
         )
+
+
+def _leaves(module: nn.Module) -> list[nn.Conv2d | nn.BatchNorm2d]:
+    return [leaf for leaf in module.modules() if isinstance(leaf, nn.Conv2d | nn.BatchNorm2d)]
+
+
+def _rounds(norms: Sequence[nn.BatchNorm2d], times: Sequence[int]) -> list[list[int]]:
+    """Numbers of norms, in rounds: one that is met several times has a round for each, in this order."""
+    met: dict[nn.BatchNorm2d, int] = {}
+    rounds: list[list[int]] = []
+    for i, (norm, count) in enumerate(zip(norms, times, strict=True)):
+        first = met.get(norm, 0)
+        met[norm] = first + count
+        rounds += [[] for _ in range(first + count - len(rounds))]
+        for members in rounds[first : first + count]:
+            members.append(i)
+    return rounds

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastnas.genotype import Genotype, decode_darts
+from fastnas.genotype import AutoDeepLabGenotype, CellGenotype, Genotype, decode_auto_deeplab, decode_darts
 from fastnas.nn.supernet import STEPS
 from fastnas.ops import DARTS_CANDIDATES
 
 SKIP = "skip_connect"
 
 ADVICE = (
-    "Skip connections are taking over the normal cell, the collapse that first-order DARTS is known for: "
+    "Skip connections are taking over the cell, the collapse that first-order DARTS is known for: "
     "such networks usually retrain badly. Stop earlier (DARTS+, Liang et al., 2019), or take an earlier epoch by "
     "fastnas decode --epoch; lower --alpha-lr; or regularise the weights more, by --weight-decay or --cutout "
     "(Zela et al., ICLR 2020)."
@@ -28,7 +28,19 @@ def alpha_row(alphas: Sequence[Tensor]) -> dict[str, Any]:
     normal, reduce = (_short(alpha) for alpha in alphas)
     row = {"alpha_entropy": sum(entropy(alpha) for alpha in alphas) / len(alphas)}
     alpha = {"normal": normal, "reduce": reduce}
-    return {**row, "skips_dominate": skips_dominate(alphas[0], decode(alpha)), "alpha": alpha}
+    return {**row, "skips_dominate": skips_dominate(alphas[0], decode(alpha).normal), "alpha": alpha}
+
+
+def trellis_row(alphas: Tensor, betas: Tensor) -> dict[str, Any]:
+    """What the history keeps of α (edges, 8) and β (layers, 4, 3): their values and what they say."""
+    row: dict[str, Any] = {"alpha": {"cell": _short(alphas)}, "beta": [_short(layer) for layer in betas]}
+    genotype = decode_trellis(row)
+    return {
+        "alpha_entropy": entropy(alphas),
+        "skips_dominate": skips_dominate(alphas, genotype.cell),
+        "path": list(genotype.path),
+        **row,
+    }
 
 
 def entropy(alpha: Tensor) -> float:
@@ -44,8 +56,20 @@ def decode(alpha: dict[str, list[list[float]]]) -> Genotype:
     return decode_darts(normal, reduce, DARTS_CANDIDATES, STEPS)
 
 
-def skips_dominate(alpha: Tensor, genotype: Genotype) -> bool:
-    """Whether skips are more than half of the normal cell's operations, or lead on more than half its edges.
+def decode_trellis(row: dict[str, Any]) -> AutoDeepLabGenotype:
+    """The genotype of a history row of Auto-DeepLab, the same as that of the supernet at that epoch."""
+    alpha = torch.tensor(row["alpha"]["cell"]).softmax(-1).tolist()
+    steps = (math.isqrt(9 + 8 * len(alpha)) - 3) // 2  # Σ (2 + step) edges
+    return decode_auto_deeplab(alpha, row["beta"], DARTS_CANDIDATES, steps)
+
+
+def decode_row(row: dict[str, Any]) -> Genotype | AutoDeepLabGenotype:
+    """The genotype of a history row of either search."""
+    return decode_trellis(row) if "beta" in row else decode(row["alpha"])
+
+
+def skips_dominate(alpha: Tensor, cell: CellGenotype) -> bool:
+    """Whether skips are more than half of the cell's operations, or lead on more than half its edges.
 
     As in decoding, the candidate `none` does not count (DARTS, §2.4).
     """
@@ -53,7 +77,7 @@ def skips_dominate(alpha: Tensor, genotype: Genotype) -> bool:
     columns = [DARTS_CANDIDATES.index(kind) for kind in kinds]
     strongest = alpha.detach()[:, columns].argmax(-1)
     leading = int((strongest == kinds.index(SKIP)).sum())
-    operations = [name for node in genotype.normal.nodes for name, _ in node]
+    operations = [name for node in cell.nodes for name, _ in node]
     return 2 * leading > len(alpha) or 2 * operations.count(SKIP) > len(operations)
 
 

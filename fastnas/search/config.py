@@ -16,9 +16,37 @@ CONFIG = "config.json"
 
 
 class RunConfig(BaseModel):
-    """What a search and a training have in common."""
+    """What all searches and trainings have in common."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    data: str
+    seed: int = Field(
+        0, ge=0, le=2**32 - 1, description="Two runs with one seed and as many threads give the same files."
+    )
+    threads: int | None = Field(None, ge=1, description="CPU threads; without it as many as PyTorch takes.")
+    workers: int = Field(0, ge=0, description="Processes that read images ahead, where they do not fit into memory.")
+    lr: float = Field(0.025, gt=0, description="Learning rate of the weights at the start of its schedule.")
+    lr_min: float = Field(0.0, ge=0, description="Learning rate of the weights at its end.")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of the weights' SGD.")
+    weight_decay: float = Field(3e-4, ge=0, description="Weight decay of the weights.")
+
+    @field_validator("data")
+    @classmethod
+    def _absolute(cls, data: str) -> str:
+        """A run is gone on with, and its network trained, from any folder."""
+        source, colon, path = data.rpartition(":")
+        return data if data == "digits" else source + colon + os.path.abspath(path)
+
+    @model_validator(mode="after")
+    def _falling(self) -> RunConfig:
+        if self.lr_min > self.lr:
+            raise ValueError(f"--lr-min is {self.lr_min}, more than --lr, {self.lr}; expected a rate that falls")
+        return self
+
+
+class ClassificationConfig(RunConfig):
+    """What runs on classified images have in common. The rate follows a cosine."""
 
     data: str = Field(
         description="The images: a folder with train/<class>/* and val/<class>/*, 'digits' (8x8 scans that "
@@ -37,32 +65,10 @@ class RunConfig(BaseModel):
     mirror: bool | None = Field(
         None, description="Mirror half of the images left to right; without it yes, but not for digits."
     )
-    seed: int = Field(
-        0, ge=0, le=2**32 - 1, description="Two runs with one seed and as many threads give the same files."
-    )
-    threads: int | None = Field(None, ge=1, description="CPU threads; without it as many as PyTorch takes.")
-    workers: int = Field(0, ge=0, description="Processes that read images ahead, where they do not fit into memory.")
-    lr: float = Field(0.025, gt=0, description="Learning rate of the weights at the start of its cosine schedule.")
-    lr_min: float = Field(0.0, ge=0, description="Learning rate of the weights at its end.")
-    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of the weights' SGD.")
-    weight_decay: float = Field(3e-4, ge=0, description="Weight decay of the weights.")
     grad_clip: float = Field(5.0, gt=0, description="Norm to which the weights' gradient is clipped.")
 
-    @field_validator("data")
-    @classmethod
-    def _absolute(cls, data: str) -> str:
-        """A run is gone on with, and its network trained, from any folder."""
-        source, colon, path = data.rpartition(":")
-        return data if data == "digits" else source + colon + os.path.abspath(path)
 
-    @model_validator(mode="after")
-    def _falling(self) -> RunConfig:
-        if self.lr_min > self.lr:
-            raise ValueError(f"--lr-min is {self.lr_min}, more than --lr, {self.lr}; expected a rate that falls")
-        return self
-
-
-class SearchConfig(RunConfig):
+class SearchConfig(ClassificationConfig):
     """A first-order DARTS search; the defaults are those of Liu et al., ICLR 2019, appendix A.1."""
 
     epochs: int = Field(50, ge=1, description="Passes over the training images.")
@@ -77,7 +83,7 @@ class SearchConfig(RunConfig):
     backend: Literal["auto", "cpu", "reference"] = Field("auto", description="What computes them, see 'fastnas info'.")
 
 
-class RetrainConfig(RunConfig):
+class RetrainConfig(ClassificationConfig):
     """Training of a found network; the defaults are those of Liu et al., ICLR 2019, A.2 (CIFAR-10)."""
 
     epochs: int = Field(600, ge=1, description="Passes over the training images.")

@@ -15,8 +15,10 @@ from fastnas.search.run import Row
 _COLUMNS = {
     "train_loss": ("train loss", "{:.4f}"),
     "train_accuracy": ("accuracy", "{:.1%}"),
+    "train_miou": ("mIOU", "{:.1%}"),
     "val_loss": ("val loss", "{:.4f}"),
     "val_accuracy": ("accuracy", "{:.1%}"),
+    "val_miou": ("mIOU", "{:.1%}"),
     "alpha_entropy": ("α entropy", "{:.4f}"),
 }
 _WIDTH = 10
@@ -33,7 +35,8 @@ class Display:
     def __init__(self, console: Console, epochs: int) -> None:
         self._console, self._epochs, self._steps = console, epochs, 0
         self._done, self._images, self._busy = 0, 0, 0.0
-        self._skips, self._headed = False, False
+        self._skips = False
+        self._titles: list[str] = []
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=12),
@@ -71,9 +74,10 @@ class Display:
     def epoch(self, row: Row) -> None:
         """Prints the line of a finished epoch, and warns when skip connections take over."""
         columns = {key: column for key, column in _COLUMNS.items() if key in row}
-        if not self._headed:
-            self._line("epoch", [title for title, _ in columns.values()], _SPEED)
-            self._headed = True
+        titles = [title for title, _ in columns.values()]
+        if titles != self._titles:  # at the start, and when a search begins to train its architecture
+            self._line("epoch", titles, _SPEED)
+            self._titles = titles
         speed = f"{self._images / self._busy:.0f}" if self._busy else ""
         cells = [form.format(row[key]) for key, (_, form) in columns.items()]
         self._line(f"{row['epoch']}/{self._epochs}", cells, speed)
@@ -97,5 +101,5 @@ class Display:
         if skips and not self._skips:
             self._console.print(f"Warning: {ADVICE}", style="yellow", highlight=False)
         if self._skips and not skips:
-            self._console.print("Skip connections no longer dominate the normal cell.", highlight=False)
+            self._console.print("Skip connections no longer dominate the cell.", highlight=False)
         self._skips = skips

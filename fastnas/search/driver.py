@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from rich.console import Console
@@ -17,7 +17,7 @@ from fastnas.genotype import Genotype, dumps
 from fastnas.nn import DartsNetwork, DartsSupernet
 from fastnas.ops import backends
 from fastnas.search.checkpoint import to_bytes
-from fastnas.search.config import Config, RetrainConfig, SearchConfig
+from fastnas.search.config import ClassificationConfig, RetrainConfig, RunConfig, SearchConfig
 from fastnas.search.darts import DartsSearch
 from fastnas.search.display import Display
 from fastnas.search.files import write_atomically
@@ -46,14 +46,14 @@ def search(config: SearchConfig, out: Path, resume: bool = False, console: Conso
     """
     run = Run(out, "search")
     data, config = _prepare(run, config, resume)
-    _check_backend(config.backend)
-    with _reproducible(config):
+    check_backend(config.backend)
+    with reproducible(config):
         network = DartsSupernet(
             config.channels, config.layers, len(data.classes), data.channels, config.memory, config.backend
         )
         task = DartsSearch(network, data, config)
         run.begin(config, data.describe())
-        _train(run, task, config, [], console)
+        run_epochs(run, task, config.epochs, [], console)
     genotype = network.genotype()
     write_atomically(out / GENOTYPE, dumps(genotype).encode())
     return genotype
@@ -80,16 +80,19 @@ def retrain(
     run = Run(out, "retrain")
     data, config = _prepare(run, config, resume)
     shape = (config.channels, config.layers, len(data.classes))
-    with _reproducible(config):
+    with reproducible(config):
         network = DartsNetwork(genotype, *shape, auxiliary=config.auxiliary, in_channels=data.channels)
         task = Retraining(network, data, config)
         run.begin(config, data.describe() | {"genotype": dumps(genotype)})
         write_atomically(out / GENOTYPE, dumps(genotype).encode())
-        history = _train(run, task, config, [BestWeights(network, out / BEST)], console)
+        history = run_epochs(run, task, config.epochs, [BestWeights(network, out / BEST, "val_accuracy")], console)
     write_atomically(out / LAST, to_bytes(network.state_dict()))
     result = _result(network, data, history)
     write_atomically(out / RESULT, (json.dumps(result, indent=2) + "\n").encode())
     return result
+
+
+Config = TypeVar("Config", bound=ClassificationConfig)
 
 
 def settle(config: Config, data: ImageData) -> Config:
@@ -112,7 +115,7 @@ def _prepare(run: Run, config: Config, resume: bool) -> tuple[ImageData, Config]
 
 
 @contextmanager
-def _reproducible(config: SearchConfig | RetrainConfig) -> Iterator[None]:
+def reproducible(config: RunConfig) -> Iterator[None]:
     """Seeds PyTorch and sets its threads, and restores both: the caller's program goes on as before."""
     threads = torch.get_num_threads()
     with torch.random.fork_rng(devices=[]):
@@ -124,18 +127,24 @@ def _reproducible(config: SearchConfig | RetrainConfig) -> Iterator[None]:
             torch.set_num_threads(threads)
 
 
-def _train(
+def run_epochs(
     run: Run,
     task: Task,
-    config: SearchConfig | RetrainConfig,
+    epochs: int,
     listeners: Sequence[Listener],
     console: Console | None,
 ) -> list[Row]:
-    display = Display(console or Console(), config.epochs)
-    return train(task, run, config.epochs, [*listeners, display, TensorBoard(run.folder / EVENTS)])
+    """Trains, shows it on the console and to TensorBoard, and returns the history."""
+    display = Display(console or Console(), epochs)
+    return train(task, run, epochs, [*listeners, display, TensorBoard(run.folder / EVENTS)])
 
 
-def _check_backend(name: str) -> None:
+def check_backend(name: str) -> None:
+    """Refuses a backend that cannot run here.
+
+    Raises:
+        UserError: the message says why.
+    """
     for backend in backends():
         if backend.name == name and not backend.available:
             raise UserError(f"backend {name} cannot run: {backend.reason}; 'fastnas info' lists those that can")

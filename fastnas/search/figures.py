@@ -15,23 +15,22 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from torch import Tensor
 
 from fastnas.errors import UserError
-from fastnas.genotype import INPUTS, CellGenotype, load
+from fastnas.genotype import INPUTS, AutoDeepLabGenotype, CellGenotype, Genotype, load
 from fastnas.genotype.draw import draw_cells
-from fastnas.nn.supernet import STEPS
+from fastnas.genotype.trellis import draw_auto_deeplab
 from fastnas.ops import DARTS_CANDIDATES
-from fastnas.search.alphas import decode
+from fastnas.search.alphas import decode_row
 from fastnas.search.files import write_atomically
 from fastnas.search.run import GENOTYPE, Row
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart, violet for its yellow; `none` is grey.
 _COLOURS = ("#999999", "#e69f00", "#6a3d9a", "#d55e00", "#0072b2", "#56b4e9", "#009e73", "#cc79a7")
-_STATES = ("cell k-2", "cell k-1", *(f"node {i}" for i in range(STEPS)))
 _MUTED = "#777777"
 _FEW_EPOCHS = 20
 
 
-def draw_run(folder: Path, history: Sequence[Row]) -> list[tuple[str, Path]]:
-    """Draws the run in `folder` into it, each figure as SVG and PNG.
+def draw_run(folder: Path, command: str, history: Sequence[Row]) -> list[tuple[str, Path]]:
+    """Draws the run of `command` in `folder` into it, each figure as SVG and PNG.
 
     Returns:
         What was drawn, and where.
@@ -39,48 +38,64 @@ def draw_run(folder: Path, history: Sequence[Row]) -> list[tuple[str, Path]]:
     Raises:
         UserError: a file cannot be written.
     """
-    searched = "alpha" in history[-1]
-    genotype = decode(history[-1]["alpha"]) if searched else load(folder / GENOTYPE)
-    try:
-        drawn = [("Cells", path) for path in draw_cells(genotype, folder / "cells")]
-    except OSError as error:
-        raise UserError(f"{folder / 'cells'} cannot be drawn: {error.strerror}") from error
+    last = history[-1]
+    kind = AutoDeepLabGenotype if command.endswith("auto-deeplab") else Genotype
+    genotype = decode_row(last) if "alpha" in last else load(folder / GENOTYPE, kind)
+    drawn = _draw_genotype(genotype, folder, last.get("beta"))
     drawn += _write(curves(history), folder / "curves", "Curves")
-    if searched:
-        for cell, title in (("normal", "Normal cell"), ("reduce", "Reduction cell")):
+    if "alpha" in last:
+        cells = {"normal": "Normal cell", "reduce": "Reduction cell", "cell": "Cell"}
+        for cell in last["alpha"]:
             values = torch.tensor([row["alpha"][cell] for row in history])
-            figure = alpha_figure(values, getattr(genotype, cell), title)
+            figure = alpha_figure(values, getattr(genotype, cell), cells[cell])
             drawn += _write(figure, folder / f"alpha-{cell}", f"α, {cell}")
     return drawn
 
 
+def _draw_genotype(
+    genotype: Genotype | AutoDeepLabGenotype, folder: Path, beta: list[list[list[float]]] | None
+) -> list[tuple[str, Path]]:
+    stem = folder / ("cells" if isinstance(genotype, Genotype) else "architecture")
+    try:
+        if isinstance(genotype, Genotype):
+            return [("Cells", path) for path in draw_cells(genotype, stem)]
+        return [("Architecture", path) for path in draw_auto_deeplab(genotype, stem, beta)]
+    except OSError as error:
+        raise UserError(f"{stem} cannot be drawn: {error.strerror}") from error
+
+
 def curves(history: Sequence[Row]) -> Figure:
-    """Loss and accuracy over the epochs; of a search also the α entropy."""
+    """Loss and accuracy over the epochs; of segmentation also mIOU, of a search the α entropy."""
     searched = "alpha_entropy" in history[-1]
     parts = ("on the weights' half", "on α's half") if searched else ("training", "validation")
-    figure = Figure(figsize=(4 * (2 + searched), 3.2), layout="constrained")
-    panels = figure.subplots(1, 2 + searched)
-    for axes, kind in zip(panels, ("loss", "accuracy"), strict=False):
+    kinds = {"loss": "loss", "accuracy": "accuracy", "miou": "mIOU"}
+    shown = [kind for kind in kinds if f"train_{kind}" in history[-1]]
+    figure = Figure(figsize=(4 * (len(shown) + searched), 3.2), layout="constrained")
+    panels = figure.subplots(1, len(shown) + searched)
+    for axes, kind in zip(panels, shown, strict=False):
         for part, label, colour in zip(("train", "val"), parts, ("#0072b2", "#d55e00"), strict=True):
             _curve(axes, history, f"{part}_{kind}", color=colour, label=label)
-        axes.set_title(kind, fontsize="medium")
+        axes.set_title(kinds[kind], fontsize="medium")
         axes.legend(frameon=False, fontsize="small")
-    panels[1].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        if kind != "loss":
+            axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     if searched:
-        lowest = _curve(panels[2], history, "alpha_entropy", color="#009e73")
-        panels[2].set_title("α entropy (1: all alike, 0: decided)", fontsize="medium")
+        lowest = _curve(panels[-1], history, "alpha_entropy", color="#009e73")
+        panels[-1].set_title("α entropy (1: all alike, 0: decided)", fontsize="medium")
         # A range of its own would make noise of 1e-6 look like a decision.
-        panels[2].set_ylim(min(0.99, 1.05 * lowest - 0.05), 1.0)
+        panels[-1].set_ylim(min(0.99, 1.05 * lowest - 0.05), 1.0)
     return figure
 
 
 def _curve(axes: Axes, history: Sequence[Row], key: str, **style: str) -> float:
-    values = [float(row[key]) for row in history]
+    """Draws what the epochs have of a figure: α's half is not gone through before α is trained."""
+    epochs = [row["epoch"] for row in history if key in row]
+    values = [float(row[key]) for row in history if key in row]
     marker = "o" if len(history) < _FEW_EPOCHS else ""
-    axes.plot([row["epoch"] for row in history], values, marker=marker, markersize=3, clip_on=False, **style)  # type: ignore[arg-type]
+    axes.plot(epochs, values, marker=marker, markersize=3, clip_on=False, **style)  # type: ignore[arg-type]
     axes.set_xlabel("epoch")
     _plain(axes)
-    return min(values)
+    return min(values, default=0.0)
 
 
 def alpha_figure(alpha: Tensor, cell: CellGenotype, title: str) -> Figure:
@@ -97,12 +112,13 @@ def alpha_figure(alpha: Tensor, cell: CellGenotype, title: str) -> Figure:
     weights = alpha.softmax(-1)
     low, high = float(weights.min()), float(weights.max())
     margin = 0.08 * (high - low) or 0.01
-    figure = Figure(figsize=(13, 9), layout="constrained")
+    steps = len(cell.nodes)
+    figure = Figure(figsize=(3 + 2 * (steps + 1), 1 + 2 * steps), layout="constrained")
     figure.suptitle(f"{title}: weight of each candidate, softmax(α), over the epochs", fontsize="x-large")
-    grid: Any = figure.subplots(STEPS, STEPS + 1, sharex=True, sharey=True)
+    grid: Any = figure.subplots(steps, steps + 1, squeeze=False, sharex=True, sharey=True)
     edge = 0
-    for node in range(STEPS):
-        for source in range(STEPS + 1):
+    for node in range(steps):
+        for source in range(steps + 1):
             axes = grid[node, source]
             if source >= INPUTS + node:
                 axes.axis("off")
@@ -110,16 +126,20 @@ def alpha_figure(alpha: Tensor, cell: CellGenotype, title: str) -> Figure:
             kept = [name for name, kept_source in cell.nodes[node] if kept_source == source]
             _panel(axes, weights[:, edge], kept)
             edge += 1
-    for source in range(STEPS + 1):
+    for source in range(steps + 1):
         top = grid[max(0, source - INPUTS + 1), source]
-        top.annotate(f"from {_STATES[source]}", (0.5, 1.22), xycoords="axes fraction", ha="center", fontweight="bold")
-    for node in range(STEPS):
+        top.annotate(f"from {_state(source)}", (0.5, 1.22), xycoords="axes fraction", ha="center", fontweight="bold")
+    for node in range(steps):
         grid[node, 0].set_ylabel(f"to node {node}", fontweight="bold")
     for axes in grid[-1]:
         axes.set_xlabel("epoch")
     grid[0, 0].set_ylim(low - margin, high + margin)
     _legend(figure)
     return figure
+
+
+def _state(source: int) -> str:
+    return ("cell k-2", "cell k-1")[source] if source < INPUTS else f"node {source - INPUTS}"
 
 
 def _panel(axes: Axes, weights: Tensor, kept: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn, optim
 
 from fastnas.errors import InterruptError, UserError
-from fastnas.search.config import RunConfig
+from fastnas.search.config import ClassificationConfig
 from fastnas.search.run import Row, Run
 
 Report = Callable[[int, Mapping[str, float]], None]
@@ -95,7 +95,7 @@ def train(task: Task, run: Run, epochs: int, listeners: Sequence[Listener]) -> l
 class Descent:
     """SGD with momentum, weight decay and clipped gradients; the rate falls along a cosine, each epoch."""
 
-    def __init__(self, parameters: Iterable[nn.Parameter], config: RunConfig, epochs: int) -> None:
+    def __init__(self, parameters: Iterable[nn.Parameter], config: ClassificationConfig, epochs: int) -> None:
         self._parameters, self._clip = list(parameters), config.grad_clip
         self._sgd = optim.SGD(
             self._parameters,

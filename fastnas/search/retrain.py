@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastnas.data import Augment, Batches, ImageData, Normalize
 from fastnas.errors import UserError
@@ -92,22 +92,22 @@ class Retraining:
 
 
 class BestWeights:
-    """Keeps the state_dict of the first epoch with the highest validation accuracy."""
+    """Keeps the state_dict of the first epoch that has the highest of a figure, a key of the history's rows."""
 
-    def __init__(self, network: DartsNetwork, path: Path) -> None:
-        self._network, self._path, self._best = network, path, -1.0
+    def __init__(self, network: nn.Module, path: Path, figure: str) -> None:
+        self._network, self._path, self._figure, self._best = network, path, figure, -1.0
 
     def start(self, history: Sequence[Row], steps: int) -> None:
         """Knows the best epoch so far."""
-        self._best = max((row["val_accuracy"] for row in history), default=-1.0)
+        self._best = max((row[self._figure] for row in history), default=-1.0)
 
     def step(self, images: int, figures: Mapping[str, float]) -> None:
         """Nothing: only whole epochs are validated."""
 
     def epoch(self, row: Row) -> None:
         """Writes the weights if they are better."""
-        if row["val_accuracy"] > self._best:
-            self._best = row["val_accuracy"]
+        if row[self._figure] > self._best:
+            self._best = row[self._figure]
             write_atomically(self._path, to_bytes(self._network.state_dict()))
 
     def close(self) -> None:

@@ -1,0 +1,99 @@
+"""Training of a segmentation network from scratch (Liu et al., CVPR 2019, §5.2)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from fastnas.data import Normalize
+from fastnas.data.segmentation import SegmentationBatches, SegmentationData, WholeImages
+from fastnas.errors import UserError
+from fastnas.nn import AutoDeepLabNetwork
+from fastnas.search.auto_deeplab import PixelLoss, training_augment
+from fastnas.search.loop import Report
+from fastnas.search.pixel_score import PixelScore
+from fastnas.search.run import Row
+from fastnas.search.schedule import StepDescent
+from fastnas.search.segmentation_config import TrellisRetrainConfig
+
+
+class AutoDeepLabRetraining:
+    """Trains a derived network and validates it on whole images after every epoch.
+
+    Args:
+        network: what is trained.
+        data: all of its training images are trained on.
+        config: with no option left open.
+
+    Raises:
+        UserError: the training images do not fill the batches of a step.
+    """
+
+    def __init__(self, network: AutoDeepLabNetwork, data: SegmentationData, config: TrellisRetrainConfig) -> None:
+        self.network, self._config, self._data = network, config, data
+        everything = torch.arange(len(data.train))
+        augment = training_augment(data, config)
+        self._train = SegmentationBatches(
+            data.train, everything, config.batch_size, augment, True, config.seed, workers=config.workers
+        )
+        self._val = SegmentationBatches(
+            data.val,
+            torch.arange(len(data.val)),
+            1,
+            WholeImages(Normalize(*data.statistics)),
+            False,
+            workers=config.workers,
+        )
+        if self.steps == 0:
+            raise UserError(
+                f"--batch-size times --accumulate is {config.batch_size * config.accumulate}, more than the "
+                f"{len(data.train)} training images of {data.name}"
+            )
+        self.descent = StepDescent(network.parameters(), config, config.epochs * self.steps)
+        self._loss = PixelLoss(data, config)
+
+    @property
+    def steps(self) -> int:
+        """Training steps in an epoch."""
+        return len(self._train) // self._config.accumulate
+
+    def train_epoch(self, epoch: int, report: Report) -> Row:
+        """One pass over the training images, then one over the validation images."""
+        self.network.train()
+        self.network.drop_path = self._config.drop_path * epoch / self._config.epochs
+        score = PixelScore(self._data.classes)
+        row: Row = {"lr": self.descent.lr}
+        batches = self._train.epoch(epoch)
+        for _ in range(self.steps):
+            self.descent.begin()
+            count = 0
+            for _ in range(self._config.accumulate):
+                images, labels = next(batches)
+                logits = self.network(images)
+                loss = self._loss(logits, labels)
+                score.add(logits, labels, loss)
+                (loss / self._config.accumulate).backward()  # type: ignore[no-untyped-call]
+                count += len(images)
+            self.descent.step()
+            report(count, score.figures("train"))
+        return {**row, **score.figures("train"), **self.validate()}
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Loss, pixel accuracy and mIOU on the validation images, in evaluation mode."""
+        self.network.eval()
+        score = PixelScore(self._data.classes)
+        for images, labels in self._val.epoch(0):
+            logits = self.network(images)
+            score.add(logits, labels, self._loss(logits, labels))
+        return score.figures("val")
+
+    def state_dict(self) -> dict[str, Any]:
+        """The network and its optimiser."""
+        return {"network": self.network.state_dict(), "descent": self.descent.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes over what `state_dict` returned."""
+        self.network.load_state_dict(state["network"])
+        self.descent.load_state_dict(state["descent"])

@@ -1,0 +1,128 @@
+"""Auto-DeepLab's two runs, from configuration to result."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from rich.console import Console
+
+from fastnas.data.segmentation import SegmentationData, load_segmentation
+from fastnas.genotype import AutoDeepLabGenotype, dumps
+from fastnas.nn import AutoDeepLabNetwork, AutoDeepLabSupernet
+from fastnas.search.auto_deeplab import AutoDeepLabSearch
+from fastnas.search.auto_deeplab_retrain import AutoDeepLabRetraining
+from fastnas.search.checkpoint import to_bytes
+from fastnas.search.driver import BEST, LAST, RESULT, check_backend, reproducible, run_epochs
+from fastnas.search.files import write_atomically
+from fastnas.search.retrain import BestWeights
+from fastnas.search.run import GENOTYPE, Row, Run
+from fastnas.search.segmentation_config import SegmentationConfig, TrellisRetrainConfig, TrellisSearchConfig
+
+Config = TypeVar("Config", bound=SegmentationConfig)
+
+
+def search(
+    config: TrellisSearchConfig, out: Path, resume: bool = False, console: Console | None = None
+) -> AutoDeepLabGenotype:
+    """Searches a network for semantic segmentation.
+
+    Leaves config.json, checkpoint.pt, history.jsonl and genotype.json in `out`.
+
+    Args:
+        config: see `TrellisSearchConfig`.
+        out, resume, console: as for `fastnas.search.driver.search`.
+
+    Raises:
+        UserError: something is wrong with the options, the images or a file.
+        InterruptError: Ctrl-C.
+    """
+    run = Run(out, "search auto-deeplab")
+    data, config = _prepare(run, config, resume)
+    check_backend(config.backend)
+    with reproducible(config):
+        network = AutoDeepLabSupernet(
+            config.filters,
+            config.steps,
+            config.layers,
+            len(data.classes),
+            memory=config.memory,
+            backend=config.backend,
+        )
+        task = AutoDeepLabSearch(network, data, config)
+        run.begin(config, data.describe())
+        run_epochs(run, task, config.epochs, [], console)
+    genotype = network.genotype()
+    write_atomically(out / GENOTYPE, dumps(genotype).encode())
+    return genotype
+
+
+def retrain(
+    genotype: AutoDeepLabGenotype,
+    config: TrellisRetrainConfig,
+    out: Path,
+    resume: bool = False,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Trains the network of `genotype`.
+
+    Leaves the same in `out` as a search, and best.pt, last.pt and result.json.
+
+    Args:
+        genotype: what a search found.
+        config, out, resume, console: as for `search`.
+
+    Returns:
+        The content of result.json.
+
+    Raises:
+        UserError: something is wrong with the options, the images or a file.
+        InterruptError: Ctrl-C.
+    """
+    run = Run(out, "retrain auto-deeplab")
+    data, config = _prepare(run, config, resume)
+    with reproducible(config):
+        network = make_network(genotype, config, data)
+        task = AutoDeepLabRetraining(network, data, config)
+        run.begin(config, data.describe() | {"genotype": dumps(genotype)})
+        write_atomically(out / GENOTYPE, dumps(genotype).encode())
+        history = run_epochs(run, task, config.epochs, [BestWeights(network, out / BEST, "val_miou")], console)
+    write_atomically(out / LAST, to_bytes(network.state_dict()))
+    result = _result(network, data, history)
+    write_atomically(out / RESULT, (json.dumps(result, indent=2) + "\n").encode())
+    return result
+
+
+def make_network(
+    genotype: AutoDeepLabGenotype, config: TrellisRetrainConfig, data: SegmentationData
+) -> AutoDeepLabNetwork:
+    """The network that `retrain` trains."""
+    return AutoDeepLabNetwork(genotype, config.filters, len(data.classes), atrous=config.atrous)
+
+
+def settle(config: Config) -> Config:
+    """Decides the options that were left open, as their help texts say."""
+    choices = {"threads": torch.get_num_threads(), "arch_start": getattr(config, "epochs", 0) // 2}
+    chosen = {name: value for name, value in choices.items() if getattr(config, name, value) is None}
+    return config.model_copy(update=chosen)
+
+
+def _prepare(run: Run, config: Config, resume: bool) -> tuple[SegmentationData, Config]:
+    config = settle(run.check(config, resume))
+    return load_segmentation(config.data, config.scale), config
+
+
+def _result(network: AutoDeepLabNetwork, data: SegmentationData, history: list[Row]) -> dict[str, Any]:
+    best = max(history, key=lambda row: float(row["val_miou"]))
+    return {
+        "best_val_miou": best["val_miou"],
+        "best_epoch": best["epoch"],
+        "last_val_miou": history[-1]["val_miou"],
+        "epochs": len(history),
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "train_images": len(data.train),
+        "val_images": len(data.val),
+        "classes": list(data.classes),
+    }
