@@ -108,7 +108,7 @@ def assert_agrees(p: Problem, memory: str) -> None:
 LONG = ("trellis", "trellis-two-ways", "trellis-affine", "trellis-eval")
 SMALL_TRELLIS = Case(
     "small-trellis",
-    trellis_spec(4, (6, 5, 7, 8), candidates=("sep_conv_3x3", "max_pool_3x3", "skip_connect"), norm=Norm(affine=True)),
+    trellis_spec(4, (6, 5, 7, 8), candidates=("sep_conv_3x3", "max_pool_3x3", "skip_connect")),
     ((4, 3), (7, 6), (4, 3), (2, 2)),
 )
 
