@@ -9,10 +9,9 @@ from triton.language import constexpr
 def exact_sum(x, P: constexpr):
     """Σ over the pixels of x (C, P), off by little more than the rounding of the result.
 
-    Added to a number that is larger than any sum of them, the x lose what lies below its last bit; what is left are whole
-    multiples of that bit, whose sum is exact in any order, and what they lost is summed apart. Float all the way: double
-    precision would be half of the time on a GPU that has one unit of it to 32 or 64 of float. Infinities are summed as
-    they are.
+    Added to a number that is larger than any sum of them, the x lose what lies below its last bit; what is left are
+    whole multiples of that bit, whose sum is exact in any order, and what they lost is summed apart. Float all the way:
+    many GPUs have one unit for double precision to 32 or 64 for float. Infinities are summed as they are.
     """
     large = tl.max(tl.abs(x), 1) * (4 * P)
     finite = (large < float("inf"))[:, None]

@@ -68,15 +68,14 @@ __device__ inline Moments tile_moments(const float* u, int count) {
     float sum = 0;
     for (int p = lane(); p < count; p += kLanes) sum += u[p];
     const float guess = sum_lanes(sum) / float(count);
-    float rest = 0;
-    ExactSum square;
+    float rest = 0, square = 0;
     for (int p = lane(); p < count; p += kLanes) {
         const float difference = u[p] - guess;
         rest += difference;
-        square.add(difference * difference);
+        square += difference * difference;
     }
     const float moved = sum_lanes(rest) / float(count), mean = guess + moved;
-    return {mean, (guess - mean) + moved, square.over_lanes() - float(count) * moved * moved};
+    return {mean, (guess - mean) + moved, sum_lanes(square) - float(count) * moved * moved};
 }
 
 // A job's `sums` for one tile: Σ g and Σ g·(u - mean) of every channel, from rows of g and u.
