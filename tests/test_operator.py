@@ -88,9 +88,9 @@ SMALL = edge("20x9x7-affine", channels=20, size=(9, 7), batch=4, norm=Norm(affin
 def assert_usually_as_exact_as_eager(backend: str, memory: str, change: Callable[[Problem], Problem]) -> None:
     """Root mean square error against float64 at most one and a half times eager's, over seeds, of every tensor.
 
-    With affine norms of 252 hard values one channel in a hundred, whose deviation is next to nothing, has an error that
-    is ten times that of the others. The largest error, of a few seeds, is that of one channel: it is chance which of two
-    equally exact programs is hit harder, and by how much.
+    With affine norms of 252 hard values one channel in a hundred, whose deviation is next to nothing, has an error ten
+    times that of the others. The largest error of a few seeds is such a channel's: it is chance which of two equally
+    exact programs is hit harder, and by how much.
     """
     squares: dict[str, Tensor] = {}
     for seed in SEEDS:
