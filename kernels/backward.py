@@ -28,6 +28,7 @@ from fastnas.kernels.pixels import load_block, store_block, tile_pixels
 from fastnas.kernels.pools import pool_transposed
 from fastnas.kernels.resample import resample_transposed
 from fastnas.kernels.rows import exists, factor, job_row, number, only_if, per_channel, view
+from fastnas.kernels.sums import exact_sum
 from fastnas.kernels.units import unit
 
 
@@ -68,12 +69,12 @@ def grad_sums(
         g = grad_block(bases, job, row, image, y, x, inside)
         if number(job, KIND) == IDENTITY:
             value = state_block(bases, job, row, image, y, x, inside)
-            store_sums(floats, job, tile, row, known, tl.zeros([C], tl.float32), tl.sum(g * value, 1))
+            store_sums(floats, job, tile, row, known, tl.zeros([C], tl.float32), exact_sum(g * value, P))
         else:
             u = unit(bases, params, floats, job, row, image, y, x, inside, C_IN, C, P, RESAMPLING)
             mean = per_channel(floats, tl.load(job + NORM), row, known, 0.0)
             products = tl.where(inside[None, :], g * (u - mean[:, None]), 0.0)
-            store_sums(floats, job, tile, row, known, tl.sum(g, 1), tl.sum(products, 1))
+            store_sums(floats, job, tile, row, known, exact_sum(g, P), exact_sum(products, P))
 
 
 @triton.jit

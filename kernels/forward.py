@@ -23,6 +23,7 @@ from fastnas.kernels.columns import (
 from fastnas.kernels.gather import state_block
 from fastnas.kernels.pixels import load_block, store_block, tile_pixels
 from fastnas.kernels.rows import exists, factor, job_row, number, only_if, per_channel, view
+from fastnas.kernels.sums import exact_sum
 from fastnas.kernels.units import kept_unit, unit
 
 
@@ -69,7 +70,7 @@ def moments(
             centred = tl.where(inside[None, :], u - mean[:, None] - rest[:, None], 0.0)
             at = floats + place + 2 * tile * own + row
             tl.store(at, mean, mask=known)
-            tl.store(at + own, tl.sum(centred * centred, 1), mask=known)
+            tl.store(at + own, exact_sum(centred * centred, P), mask=known)
             rests = floats + place + (2 * tl.cdiv(total, P) + tile) * own + row
             tl.store(rests, rest, mask=known)
 

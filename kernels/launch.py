@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -38,23 +39,27 @@ class TritonKernels:
 
     tiling: Tiling = TILING
 
-    def launch(self, launch: _C.GpuLaunch, tensors: Tensors) -> None:
-        """Put one launch on the current stream of the tensors' device."""
-        name = NAMES[launch.kernel]
+    def run(self, launches: Sequence[_C.GpuLaunch], tensors: Tensors) -> None:
+        """Put all launches, in their order, on the current stream of the tensors' device."""
+        bases = tuple(tensors.bases)
+        buffers = (tensors.params, tensors.floats, tensors.statistics, tensors.grads)
         with _on(tensors.table.device):
-            KERNELS[name][grid(name, launch)](
-                tuple(tensors.bases),
-                (tensors.params, tensors.floats, tensors.statistics, tensors.grads),
-                tensors.table,
-                launch.list,
-                launch.count,
-                launch.state,
-                launch.images,
-                launch.channels,
-                launch.accumulate,
-                **constants(name, launch),
-                **options(constants(name, launch)),
-            )
+            for launch in launches:
+                name = NAMES[launch.kernel]
+                fixed = constants(name, launch)
+                KERNELS[name][grid(name, launch)](
+                    bases,
+                    buffers,
+                    tensors.table,
+                    launch.list,
+                    launch.count,
+                    launch.state,
+                    launch.images,
+                    launch.channels,
+                    launch.accumulate,
+                    **fixed,
+                    **options(fixed),
+                )
 
 
 def worked_on(name: str, launch: _C.GpuLaunch) -> int:

@@ -29,6 +29,7 @@ from fastnas.kernels.gradients import coefficients_of, grad_block
 from fastnas.kernels.pixels import rounded, store_block, tile_pixels
 from fastnas.kernels.resample import resampled
 from fastnas.kernels.rows import exists, job_row, number, only_if, per_channel, view
+from fastnas.kernels.sums import exact_sum
 from fastnas.kernels.units import kept_unit, output_block
 
 
@@ -128,8 +129,8 @@ def sums_before(
         centred += tl.where(passes, weight * z, 0.0)
     before = table + tl.load(job + BEFORE) * JOB_COLUMNS
     into = floats + tl.load(before + SUMS) + 2 * part * channels + channel
-    add_to(into, tl.sum(grad * ones, 1), known, first)
-    add_to(into + channels, tl.sum(grad * centred, 1), known, first)
+    add_to(into, exact_sum(grad * ones, P), known, first)
+    add_to(into + channels, exact_sum(grad * centred, P), known, first)
 
 
 @triton.jit

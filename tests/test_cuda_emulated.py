@@ -11,7 +11,7 @@ import pytest
 import torch
 from emulated import EmulatedKernels, check, library
 from operator_cases import BY_NAME, CASES, Case, Problem, edge, error, fused, names, problem, resize_to, run
-from test_operator import PRECISE, assert_as_exact_as_eager
+from test_operator import PRECISE, assert_as_exact_as_eager, assert_usually_as_exact_as_eager, hard
 from torch import Tensor
 
 from fastnas.ops import DARTS_CANDIDATES, Norm, cuda, gpu, operator, reference
@@ -64,19 +64,20 @@ def assert_close(what: list[str], ours: list[Tensor], exact: list[Tensor], bound
         assert error(a, b) <= bound * max(1.0, b.abs().max().item() if b.numel() else 0.0), name
 
 
-@pytest.mark.parametrize("case", PRECISE[1:], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", PRECISE, ids=lambda case: case.name)
 def test_as_exact_as_eager(case: Case) -> None:
     assert_as_exact_as_eager(case, "cuda", "fast")
 
 
-@pytest.mark.parametrize("change", [lambda x: x + 500, lambda x: x.mean(1, keepdim=True) + 0.01 * x])
-def test_as_exact_as_eager_on_hard_inputs(change: Callable[[Tensor], Tensor]) -> None:
-    """Means that are 500 times the deviation; correlated channels."""
+@hard
+def test_as_exact_as_eager_on_hard_inputs(change: Callable[[Problem], Problem]) -> None:
+    assert_as_exact_as_eager(PRECISE[1], "cuda", "lean", change)
 
-    def changed(p: Problem) -> Problem:
-        return replace(p, inputs=[change(x).float().double() for x in p.inputs])
 
-    assert_as_exact_as_eager(edge("hard", channels=16, size=(8, 8), batch=4), "cuda", "lean", changed)
+@hard
+@memories
+def test_usually_as_exact_as_eager_on_small_hard_inputs(change: Callable[[Problem], Problem], memory: str) -> None:
+    assert_usually_as_exact_as_eager("cuda", memory, change)
 
 
 @pytest.mark.parametrize(("dtype", "unit"), [(torch.float16, 2**-11), (torch.bfloat16, 2**-8)], ids=["half", "bfloat"])
@@ -91,8 +92,8 @@ def test_half_precision_costs_its_roundings(
     """What is stored is rounded, and nothing else.
 
     The reference rounds u, too: else a mask of ReLU may differ, by which a gradient changes as a whole. Then the result
-    is rounded once more, and a gradient at most five times on its way: ∂d and the masked gradient of a second stage, ∂d
-    of the first, that of a pool, ∂x. Each costs at most `unit` of the largest value.
+    is rounded once more, and a gradient at most three times on its way: ∂d of a second stage and of the first, ∂x. Each
+    costs at most `unit` of the largest value.
     """
 
     def rounded(compute: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -111,7 +112,7 @@ def test_half_precision_costs_its_roundings(
     monkeypatch.setattr(reference, "_convolve", rounded(reference._convolve))
     monkeypatch.setattr(reference.F, "avg_pool2d", rounded(reference.F.avg_pool2d))
     exact = run(reference.cell, p)
-    assert_close(names(p), ours, exact, 5 * unit)
+    assert_close(names(p), ours, exact, 3 * unit)
 
 
 @pytest.mark.parametrize("name", ["cell", "cell-after-reduction", "cell-reduction", "uneven-edges", "trellis"])

@@ -41,7 +41,7 @@ __device__ inline void sums_before(const Tensors<T>& t, const Job& job, const Ti
     for (int c = warp(); c < channels; c += kWarps) {
         const Normed normed = norm_of(norm, channels, c);
         const float* weights = t.params + job.depthwise + c * K * K;
-        float first = 0, second = 0;
+        ExactSum first, second;
         for (int p = lane(); p < tile.count; p += kLanes) {
             const Pixel pixel = tile.at(p);
             const T* plane = image_of(t, job.input, pixel.image) + c * area;
@@ -54,14 +54,13 @@ __device__ inline void sums_before(const Tensors<T>& t, const Job& job, const Ti
                 centred += weight * (z - normed.mean);
             });
             const float grad = d_grad[c * tile.pixels + p];
-            first += grad * ones;
-            second += grad * centred;
+            first.add(grad * ones);
+            second.add(grad * centred);
         }
-        first = sum_lanes(first);
-        second = sum_lanes(second);
+        const float g_sum = first.over_lanes(), product_sum = second.over_lanes();
         if (lane() == 0) {
-            to[c] = add ? to[c] + first : first;
-            to[channels + c] = add ? to[channels + c] + second : second;
+            to[c] = add ? to[c] + g_sum : g_sum;
+            to[channels + c] = add ? to[channels + c] + product_sum : product_sum;
         }
     }
 }
