@@ -93,6 +93,8 @@ def timed(names: Sequence[str], setting: Sizes, options: argparse.Namespace) -> 
         torch.set_num_threads(1)
         times[ONE_THREAD] = interleaved(whole, options.rounds)
         torch.set_num_threads(options.threads)
+    if options.forward_backward_only:
+        return times
     aware = {name: c.search_step(phase_aware=True) for name, c in contestants.items()}
     public = {
         f"{name}, public": c.search_step(phase_aware=False) for name, c in contestants.items() if name not in MEMORY
@@ -119,6 +121,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=positive, default=7, help="rounds that count, after warm-up")
     parser.add_argument("--seeds", type=positive, default=3, help="networks and batches for the errors")
     parser.add_argument("--checkpointed", action="store_true", help="also stock with per-edge checkpointing")
+    parser.add_argument("--forward-backward-only", action="store_true", help="leave out the whole search step")
     parser.add_argument("--scaling", action="store_true", help="also with one thread")
     parser.add_argument(
         "--compile", type=positive, metavar="SECONDS", help="also stock under torch.compile, if it is done by then"
