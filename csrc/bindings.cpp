@@ -155,6 +155,13 @@ PYBIND11_MODULE(_C, m) {
     m.def("release_workspaces", &Workspace::release_unused, "Give the pool's unused memory back to the system.");
     m.def("workspace_bytes", &Workspace::unused_bytes, "Memory that the pool keeps for the next call.");
 
+    py::class_<Rehearsal>(m, "Rehearsal", "Finds the memory that calls take, without their work; a context manager.")
+        .def(py::init())
+        .def("__enter__", [](Rehearsal& self) { self.enter(); })
+        .def("__exit__", [](Rehearsal&, const py::args&) { Rehearsal::leave(); })
+        .def("held", &Rehearsal::held, "Memory of the pool, in use and unused.")
+        .def("take_most", &Rehearsal::take_most, "The most that it held at once since this was last asked.");
+
     py::class_<Arguments>(m, "Arguments")
         .def(py::init([](std::vector<View> inputs, Address alpha, std::vector<Address> parameters,
                          std::vector<Address> running, View out, Address saved, std::size_t saved_size,

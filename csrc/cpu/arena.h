@@ -2,11 +2,14 @@
 #pragma once
 
 #include <cstddef>
+#include <memory>
 #include <new>
 
 namespace fastnas {
 
 constexpr std::size_t kAlignment = 64;
+
+class Pool;
 
 // A block of memory from a pool shared by the process; it returns there when the object goes. The pool never holds
 // more, in use and unused together, than was in use at once.
@@ -22,8 +25,26 @@ class Workspace {
     static std::size_t unused_bytes();  // what the pool keeps
 
   private:
+    std::shared_ptr<Pool> pool_;
     char* data_;
     std::size_t bytes_;
+};
+
+// Finds what calls would take from the pool, by making them without their work. On a thread that is inside, workspaces
+// come from a pool of the rehearsal's own, in memory that is reserved but not there until it is touched, and
+// parallel_for runs nothing. Some numbers for each channel are still computed, from whatever they find there.
+class Rehearsal {
+  public:
+    Rehearsal();
+    void enter();
+    static void leave();
+    static bool is_on();  // on this thread
+
+    std::size_t held() const;  // in use and unused
+    std::size_t take_most();   // the most that was held at once since the last time this was asked
+
+  private:
+    std::shared_ptr<Pool> pool_;
 };
 
 // Hands out pieces of a block. With no block it only counts: a layout runs once to learn its size and once in earnest.
