@@ -111,13 +111,13 @@ def trellis_spec(
     return Spec(states_channels, inputs, tuple(graph), outputs, (norm or Norm(),) * norms)
 
 
-def _resize(way: str) -> Spec:
+def resize_spec(way: str, norm: Norm | None = None) -> Spec:
     """One resampled state beside one of the size that it takes."""
     up = Edge(0, 2, 1, ("resize_conv_bn",), like=1)
     down = Edge(0, 2, 2, ("resize_conv_bn",))
     same = Edge(0, 2, 1, ("resize_conv_bn",))
     edges = ({"up": up, "down": down, "same": same}[way], Edge(1, 2, 1, ("relu_conv_bn",)))
-    return Spec((10, 6, 7), 2, edges, (2,), (Norm(), Norm()))
+    return Spec((10, 6, 7), 2, edges, (2,), (norm or Norm(),) * 2)
 
 
 def _shared_edges() -> Spec:
@@ -186,7 +186,7 @@ CASES: list[Case] = [
     Case("cell-reduction", cell_spec(6, steps=4, reduction=True), ((7, 8), (7, 8))),
     Case("cell-affine", cell_spec(16, norm=Norm(affine=True)), ((4, 4), (4, 4))),
     *(
-        Case(f"resize-{way}-{h}x{w}-to-{height}x{width}", _resize(way), ((h, w), (height, width)))
+        Case(f"resize-{way}-{h}x{w}-to-{height}x{width}", resize_spec(way), ((h, w), (height, width)))
         for way, h, w, height, width in (
             *(("up", 5, 4, 9, 7), ("up", 4, 5, 7, 10), ("up", 1, 3, 2, 5), ("up", 3, 1, 4, 2), ("up", 2, 2, 9, 17)),
             *(

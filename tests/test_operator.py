@@ -7,7 +7,21 @@ from dataclasses import replace
 
 import pytest
 import torch
-from operator_cases import BY_NAME, CASES, Case, Problem, cell_spec, edge, error, fused, names, problem, run
+from operator_cases import (
+    BY_NAME,
+    CASES,
+    Case,
+    Problem,
+    cell_spec,
+    edge,
+    error,
+    fused,
+    names,
+    problem,
+    resize_spec,
+    run,
+    trellis_spec,
+)
 from torch import Tensor
 
 from fastnas.ops import DARTS_CANDIDATES, Norm, mixed_cell, reference
@@ -52,6 +66,7 @@ PRECISE = [
     edge("64x8x8-s2", channels=64, size=(8, 8), batch=8, stride=2),
     edge("20x17x15-affine", channels=20, size=(17, 15), batch=4, norm=Norm(affine=True)),
     Case("cell", cell_spec(16, reduction=True, widths=(32, 32)), ((16, 16), (16, 16)), 4),
+    Case("trellis", trellis_spec(16, (32, 16, 32, 64), 2), ((16, 16), (31, 31), (16, 16), (8, 8)), 2),
 ]
 precise = pytest.mark.parametrize("case", PRECISE, ids=lambda case: case.name)
 
@@ -135,6 +150,21 @@ def test_special_values_come_out_where_pytorch_has_them(value: float, stride: in
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9, equal_nan=True, msg=name)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("size", [(9, 7), (5, 4), (3, 2), (1, 7)], ids=lambda size: f"{size[0]}x{size[1]}")
+@modes
+def test_special_values_of_a_resampling(value: float, size: tuple[int, int], backend: str, memory: str) -> None:
+    """A pixel that is read with weight zero counts: the product is NaN."""
+    p = problem(Case("special", resize_spec("up", Norm(batch=False)), ((5, 4), size)))
+    p.inputs[0][1, 3, 2, 1] = value
+    p.grad[0, 2, 0, 0] = value
+    for name, a, b in zip(names(p), run(fused(backend, memory), p), run(reference.cell, p), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9, equal_nan=True, msg=name)
+    out, _ = mixed_cell(p.spec, p.inputs, p.alpha, p.params, p.running, backend=backend)
+    expected, _ = reference.cell(p.spec, p.inputs, p.alpha, p.params, p.running)
+    torch.testing.assert_close(out, expected, rtol=1e-9, atol=1e-9, equal_nan=True)
+
+
 @modes
 def test_ties_of_the_maximum_go_to_the_first(backend: str, memory: str) -> None:
     p = problem(edge("ties", candidates=("max_pool_3x3",), size=(9, 9)))
@@ -190,9 +220,12 @@ def test_gradients_of_one_group_alone(needed: str, backend: str, memory: str) ->
 
 
 SHARED = [
-    edge(f"{batch}-images-s{stride}", channels=34, size=(35, 25), stride=stride, batch=batch)
-    for batch in (1, 3)
-    for stride in (1, 2)
+    *(
+        edge(f"{batch}-images-s{stride}", channels=34, size=(35, 25), stride=stride, batch=batch)
+        for batch in (1, 3)
+        for stride in (1, 2)
+    ),
+    Case("1-image-trellis", trellis_spec(34, (16, 20, 24, 28), 1), ((35, 25), (70, 49), (35, 25), (18, 13)), 1),
 ]
 
 

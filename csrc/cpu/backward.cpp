@@ -4,6 +4,7 @@
 // share (its pools, their gradients, and the planes that depthwise convolutions read) is computed once.
 #include "backward.h"
 
+#include "backward_weights.h"
 #include "edge_backward.h"
 #include "plain_backward.h"
 
@@ -12,7 +13,7 @@ namespace fastnas {
 namespace {
 
 template <class T>
-class CellBackward : Backward<T> {
+class CellBackward : public Backward<T> {
     using Base = Backward<T>;
     using Base::blocks, Base::image_size, Base::plane_size, Base::state_size;
     using Base::call, Base::each_slab, Base::graph, Base::images, Base::k, Base::lanes, Base::sizes;
@@ -20,11 +21,13 @@ class CellBackward : Backward<T> {
     using Base::grad, Base::source_image, Base::wants;
 
   public:
-    using Base::Base;
+    CellBackward(const Graph& graph, const Call<T>& call, const Gradients<T>& gradients)
+        : Base(graph, call, gradients), weights_(graph) {}
 
     void run() {
         const Scratch scratch([this](Arena& arena) { layout(arena); });
         load_gradients();
+        clear_norm_gradients();
         for (int state = int(grads.size()) - 1; state >= 0; --state) {
             run_source(state);
             if (!graph.is_input(state)) sum_gradient(state);
@@ -43,7 +46,7 @@ class CellBackward : Backward<T> {
         for (int i = 0; i < states; ++i) {
             if (wants(i)) grads[i] = arena.take<T>(state_size(i));
             gradient_sums[i].layout(arena, images * this->slabs, blocks(graph.channels[i]), lanes);
-            if (!this->saved_state(i)) loaded = std::max(loaded, state_size(i));
+            if (!this->saved_state(i) && graph.is_read(i)) loaded = std::max(loaded, state_size(i));
         }
         x_buffer_ = arena.take<T>(loaded);
         threads.clear();
@@ -53,7 +56,7 @@ class CellBackward : Backward<T> {
             for (const Candidate& candidate : edge.candidates)
                 for (const Stage& stage : candidate.stages) {
                     du = std::max(du, blocks(stage.out_channels) * this->band_size(edge));
-                    if (stage.kind == Stage::Kind::depthwise)
+                    if (stage.overlaps())
                         gathered = std::max(gathered, blocks(stage.in_channels) * this->padded_plane_size(edge.target));
                 }
         }
@@ -81,6 +84,19 @@ class CellBackward : Backward<T> {
         });
     }
 
+    // Every edge adds to the gradients of its norms' γ and β.
+    void clear_norm_gradients() const {
+        const auto clear = [this](const Norm& norm) {
+            for (int place : {norm.gamma, norm.beta})
+                if (T* gradient = to.parameter(place)) std::fill_n(gradient, norm.channels, T(0));
+        };
+        for (const Edge& edge : graph.edges)
+            for (const Candidate& candidate : edge.candidates) {
+                clear(candidate.pool_norm);
+                for (const Stage& stage : candidate.stages) clear(stage.norm);
+            }
+    }
+
     // Σ g over the batch, which every norm on an edge into `state` needs.
     void sum_gradient(int state) {
         const Partial<T>& partial = gradient_sums[state];
@@ -94,10 +110,10 @@ class CellBackward : Backward<T> {
         partial.add_up();
     }
 
-    // Makes x the blocked state: saved, a slice of the cell's output, or an input.
+    // Makes x the blocked state, if derivatives read it: saved, a slice of the cell's output, or an input.
     void load_source(int state) {
         this->x = this->saved_state(state);
-        if (this->x) return;
+        if (this->x || !graph.is_read(state)) return;
         T* buffer = x_buffer_;
         int first_channel = 0;
         for (int output : graph.outputs) {
@@ -135,9 +151,20 @@ class CellBackward : Backward<T> {
         each_slab([&](const Slab& slab, int thread) {
             if (wants(source)) plain.back(slab, threads[thread]);
         });
-        for (const Edge* edge : edges) EdgeBackward<T>(*this, *edge).run();
+        for (const Edge* edge : edges) run_edge(*edge);
     }
 
+    void run_edge(const Edge& edge) {
+        if (all_stages(edge).empty()) return;
+        weights_.take_turn(
+            edge, [&] { return std::make_unique<EdgeBackWeights<T>>(*this, edge); },
+            [&](const EdgeBackWeights<T>& weights) { EdgeBackward<T>(*this, edge, weights).run(); },
+            [&](const EdgeBackWeights<T>& weights) {
+                if (this->wants_parameters()) weights.store_gradients(*this, edge);
+            });
+    }
+
+    SharedByEdges<EdgeBackWeights<T>> weights_;
     T* x_buffer_ = nullptr;  // where a source is loaded that is not saved
 };
 

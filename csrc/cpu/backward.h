@@ -14,8 +14,8 @@ struct BackwardThread : ThreadScratch<T> {
     T* pool_grad;  // the gradient of a block of a pool
 };
 
-// The gradient of what 1×1 convolutions of depthwise stages read, in padded planes: of the image that a thread works
-// on, or of every image where threads share one.
+// The gradient of what 1×1 convolutions read in stages whose gather overlaps, in padded planes: of the image that a
+// thread works on, or of every image where threads share one.
 template <class T>
 struct GatheredGrad {
     std::vector<T*> planes;
@@ -59,16 +59,16 @@ struct Backward : Cell<T> {
     std::vector<BackwardThread<T>> threads;
     GatheredGrad<T> gathered_grad;
     // Of the current source:
-    const T* x = nullptr;  // blocked, all images
+    const T* x = nullptr;  // blocked, all images; null where no derivative reads it
     PooledSource<T> pooled;
     RectifiedSource<T> rectified;
 
     bool wants(int state) const { return !this->graph.is_input(state) || !to.inputs.empty(); }
     bool wants_parameters() const { return !to.parameters.empty(); }
     T* grad(int state, int n) const { return grads[state] + n * this->image_size(state); }
-    const T* source_image(int source, int n) const { return x + n * this->image_size(source); }
+    const T* source_image(int source, int n) const { return x ? x + n * this->image_size(source) : nullptr; }
 
-    // Coefficients of a norm, from Σ g and Σ g·(u - mean) of its channels; also ∂γ and ∂β. Returns ∂α.
+    // Coefficients of a norm, from Σ g and Σ g·(u - mean) of its channels; adds to ∂γ and ∂β. Returns ∂α.
     template <class Sum, class Centred>
     double norm_gradients(const Norm& norm, const NormScratch<T>& own, int state, double alpha, Sum g_sum,
                           Centred g_centred) const {
@@ -81,7 +81,7 @@ struct Backward : Cell<T> {
         const double alpha_gradient = norm_gradients(
             norm, own, target, this->call.weight(candidate), [&](int c) { return gradient_sums[target].first(c); },
             [&](int c) { return own.partial.first(c); });
-        if (candidate.alpha >= 0) alpha_grad[candidate.alpha] = alpha_gradient;
+        if (candidate.alpha >= 0) alpha_grad[candidate.alpha] += alpha_gradient;
     }
 
     // Weights of a stage as its derivative reads them, and their gradients.

@@ -40,9 +40,11 @@ Cell<T>::Cell(const Graph& graph_, const Call<T>& call_)
                             blocks(graph.channels[graph.outputs[0]]))),
       state_offsets_(graph.channels.size(), -1),
       stage_offsets_(graph.saved_stages, -1) {
+    for (const Edge& edge : graph.edges)
+        if (edge.resizes()) resamplings_.try_emplace(&edge, sizes[edge.source], sizes[edge.target]);
     if (call.memory == Memory::none) return;
     for (int state = graph.inputs; state < int(graph.channels.size()); ++state)
-        if (!graph.is_output(state)) {
+        if (!graph.is_output(state) && graph.is_read(state)) {
             state_offsets_[state] = saved_size_;
             saved_size_ += state_size(state);
         }
@@ -147,6 +149,9 @@ void Cell<T>::gather(const Edge& edge, const Stage& stage, const T* x, const T* 
                 for (int half = 0; half < 2; ++half)
                     k.relu_subsample(x + b * plane_size(edge.source), sizes[edge.source], half, rows,
                                      sizes[edge.target].w, d[half * count + b]);
+                break;
+            case Stage::Kind::resize:
+                k.relu_resample(resampling(edge), x + b * plane_size(edge.source), rows, d[b]);
                 break;
         }
 }

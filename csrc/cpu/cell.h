@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -9,6 +10,7 @@
 #include "norm.h"
 #include "packing.h"
 #include "parallel.h"
+#include "resampling.h"
 
 namespace fastnas {
 
@@ -83,7 +85,7 @@ class Cell {
         return std::ptrdiff_t(rows.first) * (sizes[state].w + 2 * graph.pad) * lanes;
     }
 
-    // The saved tensor: inner states, then the outputs of stages that are not last ("fast").
+    // The saved tensor: inner states that a backward reads, then the outputs of stages that are not last ("fast").
     std::ptrdiff_t saved_size() const;
     T* saved_state(int state) const;
     T* saved_stage(const Stage& stage) const;
@@ -100,6 +102,7 @@ class Cell {
     void store_slab(const T* from, int state, const Slab& slab, const Image<T>& to, int first_channel) const;
 
     Depthwise convolution(const Edge& edge, const Stage& stage) const;
+    Resampling<T> resampling(const Edge& edge) const { return resamplings_.at(&edge).view(); }
     void norm_state(const Norm& norm, double alpha, NormState<T>& state) const;
     // The batch's, of a norm on a state, where it uses them.
     void statistics(int state, const Norm& norm, const Partial<T>& partial) const;
@@ -152,6 +155,7 @@ class Cell {
     void pack(const Stage& stage, T* pointwise, T* depthwise) const;
 
   private:
+    std::map<const Edge*, ResamplingTaps<T>> resamplings_;
     std::vector<std::ptrdiff_t> state_offsets_, stage_offsets_;
     std::ptrdiff_t saved_size_ = 0;
     bool backwards_ = true;

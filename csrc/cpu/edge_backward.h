@@ -2,11 +2,11 @@
 //
 // For each candidate a first pass over the images (passes.h) computes again what forward did not save and the sums that
 // batch norm's derivative needs; each further pass goes back through one stage. Where threads share an image, such a
-// pass is two: depthwise convolutions read their neighbours' rows. Results are added to the gradient of the source.
+// pass is two: depthwise convolutions and resamplings read their neighbours' rows. Results are added to the gradient of
+// the source.
 #pragma once
 
-#include "backward.h"
-#include "passes.h"
+#include "backward_weights.h"
 
 namespace fastnas {
 
@@ -15,9 +15,10 @@ class EdgeBackward {
     using Thread = BackwardThread<T>;
 
   public:
-    EdgeBackward(Backward<T>& cell, const Edge& edge)
+    EdgeBackward(Backward<T>& cell, const Edge& edge, const EdgeBackWeights<T>& weights)
         : cell_(cell),
           edge_(edge),
+          weights_(weights),
           k_(cell.k),
           lanes_(cell.lanes),
           image_(cell.image_size(edge.target)),
@@ -25,7 +26,8 @@ class EdgeBackward {
 
     void run() {
         const Scratch scratch([this](Arena& arena) { layout(arena); });
-        each_stage([this](StageScratch& own) { prepare(own); });
+        for (auto& stages : stages_)
+            for (StageScratch& own : stages) cell_.norm_state(own.stage.norm, 1, own.norm);
         cell_.gathered_grad.clear_margins(cell_.sizes[edge_.target], cell_.call.threads);
         for (const std::vector<Step>& pass : passes(steps(), cell_.slabs)) {
             cell_.each_slab([&](const Slab& slab, int thread) {
@@ -34,21 +36,19 @@ class EdgeBackward {
             for (const Step& step : pass)
                 if (step.sums_of) coefficients(*step.sums_of);
         }
-        if (cell_.wants_parameters()) each_stage([this](const StageScratch& own) { store_weight_gradients(own); });
     }
 
   private:
     struct StageScratch : NormScratch<T> {
         const Candidate& candidate;
         const Stage& stage;
+        const StageWeights<T>& weights;
+        const StageBackWeights<T>& back;
         const StageScratch* before;  // null for the first
         bool last;
         T* output = nullptr;    // u, all images
-        T* gathered = nullptr;  // d, all images; only of a last stage whose weights want gradients
+        T* gathered = nullptr;  // d, all images; null where it is computed again, band by band
         T* grad = nullptr;      // with respect to the normed output, all images; only before the last
-        T *pointwise = nullptr, *depthwise = nullptr;            // weights, packed for forward
-        T *pointwise_back = nullptr, *depthwise_back = nullptr;  // and for backward
-        T *pointwise_grad = nullptr, *depthwise_grad = nullptr;  // the first thread's sums of the weights' gradients
     };
 
     struct Step {
@@ -70,18 +70,11 @@ class EdgeBackward {
                 result.push_back({Wait::batch, &EdgeBackward::pointwise_back, &*own});
                 if (own->stage.kind == Stage::Kind::depthwise)
                     result.push_back({Wait::image, &EdgeBackward::depthwise_back, &*own, own->before});
+                if (own->stage.kind == Stage::Kind::resize)
+                    result.push_back({Wait::image, &EdgeBackward::resize_back, &*own});
             }
         }
         return result;
-    }
-
-    template <class Run>
-    void each_stage(Run run) {
-        const std::vector<Place> stages = all_stages(edge_);
-        parallel_for(cell_.call.threads, int(stages.size()), [&](int i, int) {
-            const auto [c, s] = stages[i];
-            run(stages_[c][s]);
-        });
     }
 
     T* target_grad(int n) const { return cell_.grad(edge_.target, n); }
@@ -92,19 +85,24 @@ class EdgeBackward {
         stages_.resize(edge_.candidates.size());
         std::ptrdiff_t most_gathered = 0;
         for (const Candidate& candidate : edge_.candidates)
-            if (!candidate.stages.empty())
+            if (keeps_gathered(candidate))
                 most_gathered =
                     std::max(most_gathered, cell_.images * cell_.gathered_size(edge_, candidate.stages.back()));
         StateBuffers<T> outputs[2], grads[2], gathered[2];
-        for (std::size_t c = 0; c < edge_.candidates.size(); ++c) {
+        for (std::size_t c = 0, number = 0; c < edge_.candidates.size(); ++c) {
             const Candidate& candidate = edge_.candidates[c];
             stages_[c].reserve(candidate.stages.size());  // `before` points into it
-            T* d = cell_.wants_parameters() && !candidate.stages.empty() ? gathered[c % 2].at(0, most_gathered, arena)
-                                                                         : nullptr;
+            T* d = keeps_gathered(candidate) ? gathered[c % 2].at(0, most_gathered, arena) : nullptr;
             for (const Stage& stage : candidate.stages) {
                 const std::size_t after = &candidate.stages.back() - &stage;
-                stages_[c].push_back(
-                    {{}, candidate, stage, stages_[c].empty() ? nullptr : &stages_[c].back(), after == 0});
+                stages_[c].push_back({{},
+                                      candidate,
+                                      stage,
+                                      weights_.forward[number],
+                                      weights_[number],
+                                      stages_[c].empty() ? nullptr : &stages_[c].back(),
+                                      after == 0});
+                ++number;
                 StageScratch& own = stages_[c].back();
                 T* saved = cell_.saved_stage(stage);
                 own.output = saved ? saved : outputs[c % 2].at(after, cell_.state_size(edge_.target), arena);
@@ -112,41 +110,15 @@ class EdgeBackward {
                 // The gradient before the last stage takes the place of d, which that stage's derivative has read.
                 if (after > 0)
                     own.grad = after == 1 && d ? d : grads[c % 2].at(after - 1, cell_.state_size(edge_.target), arena);
-                own.pointwise = arena.take<T>(cell_.packed_size(stage));
-                own.pointwise_back = arena.take<T>(cell_.packed_back_size(stage));
-                own.depthwise = arena.take<T>(cell_.packed_depthwise_size(stage));
-                own.depthwise_back = arena.take<T>(cell_.packed_depthwise_size(stage));
                 own.layout(cell_, edge_.target, arena);
             }
         }
-        if (cell_.wants_parameters()) layout_sums(arena);
     }
 
-    // Each thread's sums of all weight gradients lie together.
-    void layout_sums(Arena& arena) {
-        const auto layout_thread = [this](Arena& own) {
-            for (auto& stages : stages_)
-                for (StageScratch& scratch : stages) {
-                    scratch.pointwise_grad = own.take<T>(cell_.pointwise_grad_size(scratch.stage));
-                    scratch.depthwise_grad = own.take<T>(cell_.packed_depthwise_size(scratch.stage));
-                }
-        };
-        Arena offsets;
-        layout_thread(offsets);
-        sums_stride_ = offsets.used() / sizeof(T);
-        Arena first(reinterpret_cast<char*>(arena.take<T>(sums_stride_ * cell_.call.threads)));
-        layout_thread(first);
-    }
-
-    // Packs a stage's weights, sets its norm and clears its sums.
-    void prepare(StageScratch& own) const {
-        cell_.pack(own.stage, own.pointwise, own.depthwise);
-        cell_.pack_back(own.stage, own.pointwise_back, own.depthwise_back);
-        cell_.norm_state(own.stage.norm, 1, own.norm);
-        for (int t = 0; cell_.wants_parameters() && t < cell_.call.threads; ++t) {
-            std::fill_n(own.pointwise_grad + t * sums_stride_, cell_.pointwise_grad_size(own.stage), T(0));
-            std::fill_n(own.depthwise_grad + t * sums_stride_, cell_.packed_depthwise_size(own.stage), T(0));
-        }
+    // Whether the d of a last stage waits for the weights' derivative: to resample again is cheap.
+    bool keeps_gathered(const Candidate& candidate) const {
+        return cell_.wants_parameters() && !candidate.stages.empty() &&
+               candidate.stages.back().kind != Stage::Kind::resize;
     }
 
     // A stage's output, of the last one also Σ g·(u - mean), for one slab.
@@ -156,13 +128,13 @@ class EdgeBackward {
         own.partial.clear(slab.index);
         cell_.each_band(edge_, cell_.rows(edge_.target, slab), [&](Rows rows) {
             const Blocks<T> d = gathered(own, n, rows, thread);
-            cell_.gather(edge_, own.stage, source_image(n), planes, own.depthwise, rows, d);
-            cell_.multiply(edge_, own.stage, rows, d, own.pointwise, thread.product, own.output + n * image_,
+            cell_.gather(edge_, own.stage, source_image(n), planes, own.weights.depthwise, rows, d);
+            cell_.multiply(edge_, own.stage, rows, d, own.weights.pointwise, thread.product, own.output + n * image_,
                            own.last ? target_grad(n) : nullptr, own.norm.mean, own.partial.at(slab.index));
         });
     }
 
-    // Rows of d, which a last stage keeps from `recompute` on; those of another are in scratch.
+    // Rows of d: kept from `recompute` on, or in scratch.
     Blocks<T> gathered(const StageScratch& own, int n, Rows rows, const Thread& thread) const {
         const int count = own.stage.gathers() * cell_.blocks(own.stage.in_channels);
         return own.gathered ? cell_.whole(edge_, rows, count, own.gathered + n * cell_.gathered_size(edge_, own.stage))
@@ -207,7 +179,7 @@ class EdgeBackward {
             k_.depthwise_weight_grad(cell_.convolution(edge_, own.stage),
                                      planes + b * cell_.padded_plane_size(input_state(own.stage)),
                                      dd_planes(slab, thread) + b * cell_.padded_plane_size(edge_.target), all,
-                                     own.depthwise_grad + thread.number * sums_stride_ + taps(own.stage, b));
+                                     own.back.depthwise_grad + weights_.to_thread(thread.number) + taps(own.stage, b));
     }
 
     // To dd, for some rows, and further where no depthwise convolution follows.
@@ -219,33 +191,35 @@ class EdgeBackward {
         const Blocks<T> u = cell_.whole(edge_, rows, du.count, own.output + at);
         const Blocks<T> g = cell_.whole(edge_, rows, du.count, own.last ? target_grad(n) : own.grad + at);
         for (int b = 0; b < du.count; ++b) norm_back(own, b, g[b], u[b], pixels, du[b]);
-        if (cell_.wants_parameters()) pointwise_weight_back(own, n, rows, planes, du, thread);
-        const bool depthwise = stage.kind == Stage::Kind::depthwise;
-        if (!depthwise && !cell_.wants(edge_.source)) return;
+        const Blocks<T> d = gathered(own, n, rows, thread);
+        if (!own.gathered && (cell_.wants_parameters() || stage.kind == Stage::Kind::resize))
+            cell_.gather(edge_, stage, source_image(n), planes, own.weights.depthwise, rows, d);
+        if (cell_.wants_parameters()) pointwise_weight_back(own, rows, d, du, thread);
+        if (stage.kind != Stage::Kind::depthwise && !cell_.wants(edge_.source)) return;
         const int in_blocks = cell_.blocks(stage.in_channels), channels = stage.out_channels / stage.gathers();
         const int width = cell_.sizes[edge_.target].w, padded = width + 2 * cell_.graph.pad;
-        // Where no depthwise convolution follows, in place of what was gathered, which the weights no longer need.
-        const Blocks<T> dd = depthwise ? padded_rows(stage, rows, dd_planes(slab, thread))
-                                       : cell_.band(edge_, rows, in_blocks, thread.gathered);
-        const Area area = depthwise ? Area{rows.count(), width, std::ptrdiff_t(padded) * lanes_} : Area{1, pixels, 0};
+        // Where the gather does not overlap, in place of what was gathered, which the weights no longer need.
+        const Blocks<T> dd = stage.overlaps() ? padded_rows(stage, rows, dd_planes(slab, thread))
+                                              : cell_.band(edge_, rows, in_blocks, thread.gathered);
+        const Area area =
+            stage.overlaps() ? Area{rows.count(), width, std::ptrdiff_t(padded) * lanes_} : Area{1, pixels, 0};
         for (int i = 0; i < stage.gathers(); ++i) {
             k_.pointwise(du, i * channels, (i + 1) * channels,
-                         own.pointwise_back + i * cell_.packed_back_size(stage) / 2, area, dd, nullptr, nullptr,
+                         own.back.pointwise + i * cell_.packed_back_size(stage) / 2, area, dd, nullptr, nullptr,
                          nullptr);
-            if (!depthwise) rectifier_back(stage, i, n, rows, dd);
+            if (!stage.overlaps()) rectifier_back(stage, i, n, rows, dd);
         }
+        for (int b = 0; stage.kind == Stage::Kind::resize && b < in_blocks; ++b) k_.mask(d[b], area, dd[b]);
     }
 
-    void pointwise_weight_back(const StageScratch& own, int n, Rows rows, const T* planes, const Blocks<T>& du,
+    void pointwise_weight_back(const StageScratch& own, Rows rows, const Blocks<T>& d, const Blocks<T>& du,
                                const Thread& thread) const {
         const Stage& stage = own.stage;
         const int in_blocks = cell_.blocks(stage.in_channels);
-        const Blocks<T> d = gathered(own, n, rows, thread);
-        if (!own.last) cell_.gather(edge_, stage, source_image(n), planes, own.depthwise, rows, d);
         for (int i = 0; i < stage.gathers(); ++i)
             k_.pointwise_weight_grad(
                 du, {d[i * in_blocks], in_blocks, d.stride}, cell_.pixels(edge_.target, rows),
-                own.pointwise_grad + thread.number * sums_stride_ + i * cell_.pointwise_grad_size(stage) / 2);
+                own.back.pointwise_grad + weights_.to_thread(thread.number) + i * cell_.pointwise_grad_size(stage) / 2);
     }
 
     Blocks<T> padded_rows(const Stage& stage, Rows rows, T* planes) const {
@@ -262,7 +236,7 @@ class EdgeBackward {
         return std::ptrdiff_t(b) * stage.kernel * stage.kernel * lanes_;
     }
 
-    // To the source, for some rows of the gradient of a stage that has no depthwise convolution.
+    // To the source, for some rows of the gradient of a stage whose gather does not overlap.
     void rectifier_back(const Stage& stage, int half, int n, Rows rows, const Blocks<T>& dd) const {
         const std::ptrdiff_t plane = cell_.plane_size(edge_.source), at = cell_.offset(edge_.target, rows);
         for (int b = 0; b < dd.count; ++b) {
@@ -282,7 +256,7 @@ class EdgeBackward {
         const Rows rows = cell_.rows(input_state(own.stage), slab);
         for (int b = 0; b < cell_.blocks(own.stage.in_channels); ++b) {
             const T* dd = dd_planes(slab, thread) + b * cell_.padded_plane_size(edge_.target);
-            const T* weight = own.depthwise_back + taps(own.stage, b);
+            const T* weight = own.back.depthwise + taps(own.stage, b);
             if (const StageScratch* before = own.before) {
                 const NormState<T>& norm = before->norm;
                 const std::ptrdiff_t at = slab.image * image_ + b * plane_;
@@ -299,20 +273,23 @@ class EdgeBackward {
         }
     }
 
-    void store_weight_gradients(const StageScratch& own) const {
-        const Stage& stage = own.stage;
-        add_up(own.pointwise_grad, cell_.pointwise_grad_size(stage), sums_stride_, cell_.call.threads);
-        add_up(own.depthwise_grad, cell_.packed_depthwise_size(stage), sums_stride_, cell_.call.threads);
-        cell_.unpack_grads(stage, own.pointwise_grad, own.depthwise_grad);
+    // From dd to the gradient of the source, for one slab of that.
+    void resize_back(const StageScratch& own, const Slab& slab, const Thread& thread) const {
+        if (!cell_.wants(edge_.source)) return;
+        const std::ptrdiff_t padded = cell_.sizes[edge_.target].w + 2 * cell_.graph.pad;
+        const Blocks<T> dd = padded_rows(own.stage, {0, cell_.sizes[edge_.target].h}, dd_planes(slab, thread));
+        for (int b = 0; b < dd.count; ++b)
+            k_.resample_grad(cell_.resampling(edge_), dd[b], padded * lanes_, cell_.rows(edge_.source, slab),
+                             thread.pool, cell_.grad(edge_.source, slab.image) + b * cell_.plane_size(edge_.source));
     }
 
     Backward<T>& cell_;
     const Edge& edge_;
+    const EdgeBackWeights<T>& weights_;
     const Kernels<T>& k_;
     const int lanes_;
     const std::ptrdiff_t image_, plane_;             // sizes of the target's
     std::vector<std::vector<StageScratch>> stages_;  // by candidate
-    std::size_t sums_stride_ = 0;                    // between the sums of two threads
 };
 
 }  // namespace fastnas

@@ -5,6 +5,7 @@
 // candidates is a pass, too.
 #include "passes.h"
 #include "source.h"
+#include "weights.h"
 
 namespace fastnas {
 
@@ -16,20 +17,19 @@ constexpr std::size_t kAddedAtOnce = 4;  // candidates whose outputs wait until 
 
 template <class T>
 struct StageScratch {
-    T* output;                 // u, all images
-    T *pointwise, *depthwise;  // weights, packed
+    T* output;  // u, all images
     Partial<T> partial;
     NormState<T> norm;
 };
 
 template <class T>
-class Forward : Cell<T> {
+class Forward : public Cell<T> {
     using Base = Cell<T>;
     using Base::call, Base::each_slab, Base::graph, Base::images, Base::k, Base::lanes, Base::sizes;
     using Base::image_size, Base::plane_size, Base::state_size;
 
   public:
-    using Base::Base;
+    Forward(const Graph& graph, const Call<T>& call) : Base(graph, call), weights_(graph) {}
 
     void run() {
         const Scratch scratch([this](Arena& arena) { layout(arena); });
@@ -76,16 +76,15 @@ class Forward : Cell<T> {
             pooled_.compute(*this, source, slab, image(source, slab.image), true, threads_[thread].pool);
             rectified_.compute(*this, source, slab, image(source, slab.image));
         });
-        for (const Edge* edge : graph.leaving(source)) run_edge(*edge);
+        for (const Edge* edge : graph.leaving(source))
+            weights_.take_turn(
+                *edge, [&] { return std::make_unique<EdgeWeights<T>>(*this, *edge); },
+                [&](const EdgeWeights<T>& weights) { run_edge(*edge, weights); }, [](const EdgeWeights<T>&) {});
     }
 
-    void run_edge(const Edge& edge) {
+    void run_edge(const Edge& edge, const EdgeWeights<T>& weights) {
         const Scratch scratch([&](Arena& arena) { layout_edge(edge, arena); });
         const std::vector<Place> stages = all_stages(edge);
-        parallel_for(call.threads, int(stages.size()), [&](int i, int) {
-            const auto [c, s] = stages[i];
-            this->pack(edge.candidates[c].stages[s], stages_[c][s].pointwise, stages_[c][s].depthwise);
-        });
         set_plain_norms(edge);
         std::vector<int> waiting;  // candidates to be added to y
         const auto add = [&](bool plain) {
@@ -93,10 +92,12 @@ class Forward : Cell<T> {
             started_[edge.target] = true;
             waiting.clear();
         };
-        for (const auto [c, s] : stages) {
+        for (std::size_t i = 0; i < stages.size(); ++i) {
+            const auto [c, s] = stages[i];
             if (waiting.size() == kAddedAtOnce) add(false);
-            each_slab(
-                [&, c = c, s = s](const Slab& slab, int thread) { run_stage(edge, c, s, slab, threads_[thread]); });
+            each_slab([&, c = c, s = s](const Slab& slab, int thread) {
+                run_stage(edge, c, s, weights[i], slab, threads_[thread]);
+            });
             stage_statistics(edge, edge.candidates[c], s, stages_[c][s]);
             if (s + 1 == int(stages_[c].size())) waiting.push_back(c);
         }
@@ -120,8 +121,6 @@ class Forward : Cell<T> {
                 scratch.output = saved        ? saved
                                  : after == 0 ? last_outputs.at(chains++ % kAddedAtOnce, size, arena)
                                               : inner_outputs.at(after - 1, size, arena);
-                scratch.pointwise = arena.take<T>(this->packed_size(stage));
-                scratch.depthwise = arena.take<T>(this->packed_depthwise_size(stage));
                 scratch.partial.layout(arena, images * this->slabs, this->blocks(stage.out_channels), lanes);
                 scratch.norm.layout(arena, padded);
                 stages_[c].push_back(scratch);
@@ -130,7 +129,8 @@ class Forward : Cell<T> {
     }
 
     // One stage of a candidate, for one slab.
-    void run_stage(const Edge& edge, int c, int s, const Slab& slab, const ThreadScratch<T>& thread) {
+    void run_stage(const Edge& edge, int c, int s, const StageWeights<T>& weights, const Slab& slab,
+                   const ThreadScratch<T>& thread) {
         const Stage& stage = edge.candidates[c].stages[s];
         const StageScratch<T>& own = stages_[c][s];
         const std::ptrdiff_t at = slab.image * image_size(edge.target);
@@ -142,8 +142,8 @@ class Forward : Cell<T> {
         this->each_band(edge, all, [&](Rows rows) {
             const Blocks<T> d =
                 this->band(edge, rows, stage.gathers() * this->blocks(stage.in_channels), thread.gathered);
-            this->gather(edge, stage, image(edge.source, slab.image), planes, own.depthwise, rows, d);
-            this->multiply(edge, stage, rows, d, own.pointwise, thread.product, own.output + at);
+            this->gather(edge, stage, image(edge.source, slab.image), planes, weights.depthwise, rows, d);
+            this->multiply(edge, stage, rows, d, weights.pointwise, thread.product, own.output + at);
             const Blocks<T> u = this->whole(edge, rows, own.partial.blocks, own.output + at);
             const double seen = this->pixels(edge.target, {all.first, rows.first});
             const std::ptrdiff_t more = this->pixels(edge.target, rows);
@@ -197,6 +197,7 @@ class Forward : Cell<T> {
 
     std::vector<T*> states_;  // blocked, all images
     std::vector<ThreadScratch<T>> threads_;
+    SharedByEdges<EdgeWeights<T>> weights_;
     std::vector<bool> started_;  // states that an edge has been added to
     PooledSource<T> pooled_;     // of the current source
     RectifiedSource<T> rectified_;

@@ -103,12 +103,18 @@ bool Edge::is_plain_sum() const {
     return candidates.size() == 1 && candidates[0].identity && candidates[0].alpha < 0;
 }
 
+bool Edge::resizes() const {
+    return std::any_of(candidates.begin(), candidates.end(),
+                       [](const Candidate& c) { return !c.stages.empty() && c.stages[0].kind == Stage::Kind::resize; });
+}
+
 Graph::Graph(std::vector<int> channels_, int inputs_, const std::vector<EdgeDescription>& described,
              std::vector<int> outputs_, const std::vector<NormDescription>& norms)
     : channels(std::move(channels_)), inputs(inputs_), outputs(std::move(outputs_)) {
     Places places(*this, norms);
     for (const EdgeDescription& e : described) {
-        Edge edge{e.source, e.target, e.stride, {}, e.like};
+        const int owner = e.shares < 0 ? int(edges.size()) : edges.at(e.shares).owner;
+        Edge edge{e.source, e.target, e.stride, {}, e.like, owner};
         places.next_edge(e.shares);
         const int before = channels.at(e.source), after = channels.at(e.target);
         for (const CandidateDescription& c : e.candidates) {

@@ -53,6 +53,8 @@ struct Stage : StageDescription {
     int saved = -1;  // number of its output among those that "fast" saves
     Norm norm;
     int gathers() const { return kind == Kind::reduce ? 2 : 1; }
+    // Whether pixels of what it gathers share pixels of its input.
+    bool overlaps() const { return kind == Kind::depthwise || kind == Kind::resize; }
 };
 
 struct Candidate {
@@ -68,8 +70,10 @@ struct Edge {
     int source, target, stride;
     std::vector<Candidate> candidates;
     int like = -1;
+    int owner;  // number of the edge whose parameters it takes: its own, or an earlier one's
     bool has(Candidate::Pool pool) const;
     bool is_plain_sum() const;
+    bool resizes() const;
 };
 
 struct Graph {

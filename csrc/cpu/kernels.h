@@ -66,6 +66,27 @@ struct Term {
     const T *x, *mean, *scale, *shift;
 };
 
+// A pixel and its weight.
+template <class T>
+struct Tap {
+    int at;
+    T weight;
+};
+
+// One axis of a bilinear resampling: two taps of the source for each pixel of the result, and for pixel j of the source
+// the taps [starts[j], starts[j + 1]) of the result that read it.
+template <class T>
+struct Axis {
+    const Tap<T>*taps, *readers;
+    const int* starts;
+};
+
+template <class T>
+struct Resampling {
+    Size in, out;
+    Axis<T> rows, columns;
+};
+
 constexpr int kMostLanes = 16;
 
 template <class T>
@@ -81,6 +102,8 @@ struct Kernels {
     // out = max(x, 0) and grad += x <= 0 ? 0 : g. NaN passes, as in PyTorch.
     void (*relu)(const T* x, Count pixels, T* out);
     void (*relu_grad)(const T* g, const T* x, Count pixels, T* grad);
+    // g = x <= 0 ? 0 : g in an area of g, whose pixels x has one after the other.
+    void (*mask)(const T* x, const Area& area, T* g);
     // Padded plane, zero outside, of x, of max(x, 0), of max((x - mean)·scale + shift, 0).
     void (*pad)(const T* x, Size size, int pad, T* out);
     void (*relu_pad)(const T* x, Size size, int pad, T* out);
@@ -89,6 +112,10 @@ struct Kernels {
     // grad. `out` and `g` are the given rows of a plane `width` wide.
     void (*relu_subsample)(const T* x, Size in, int offset, Rows rows, int width, T* out);
     void (*relu_subsample_grad)(const T* g, const T* x, Size in, int offset, Rows rows, int width, T* grad);
+    // The given rows of max(x resampled, 0). And grad += the transposed resampling of g, whose rows are g_row elements
+    // apart, for the given rows of grad; scratch is a row of the result.
+    void (*relu_resample)(const Resampling<T>& by, const T* x, Rows rows, T* out);
+    void (*resample_grad)(const Resampling<T>& by, const T* g, Count g_row, Rows rows, T* scratch, T* grad);
 
     // out[p] = Σ weight[tap]·plane[p·stride + offset(tap)] for the given rows of the result, weight (K·K, L).
     void (*depthwise)(const Depthwise& conv, const T* plane, const T* weight, Rows rows, T* out);

@@ -110,7 +110,7 @@ struct NormGrad {
         for (T** p : {&a, &b, &c}) *p = arena.take<T>(padded_channels);
     }
 
-    // g_sum(c) = Σ g, g_centred(c) = Σ g·(u - mean). Writes ∂γ and ∂β where given and returns ∂α.
+    // g_sum(c) = Σ g, g_centred(c) = Σ g·(u - mean). Adds to ∂γ and ∂β where given and returns ∂α.
     template <class Sum, class Centred>
     double set(const Norm& norm, const NormState<T>& state, const T* gamma, const T* beta, double alpha, double count,
                Sum g_sum, Centred g_centred, T* gamma_grad, T* beta_grad) const {
@@ -119,8 +119,8 @@ struct NormGrad {
             const double s1 = g_sum(i), s2 = state.inverse[i] * g_centred(i);
             const double weight = gamma ? gamma[i] : 1;
             alpha_grad += weight * s2 + (beta ? beta[i] * s1 : 0);
-            if (gamma_grad) gamma_grad[i] = T(alpha * s2);
-            if (beta_grad) beta_grad[i] = T(alpha * s1);
+            if (gamma_grad) gamma_grad[i] += T(alpha * s2);
+            if (beta_grad) beta_grad[i] += T(alpha * s1);
             const double slope = alpha * weight * state.inverse[i];
             a[i] = T(slope);
             b[i] = norm.batch() ? T(-slope * state.inverse[i] * s2 / count) : T(0);

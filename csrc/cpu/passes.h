@@ -26,6 +26,7 @@ std::vector<std::vector<Step>> passes(const std::vector<Step>& steps, int slabs)
 
 struct Place {
     int candidate, stage;
+    const Stage& of(const Edge& edge) const { return edge.candidates[candidate].stages[stage]; }
 };
 
 // Every stage of every candidate.

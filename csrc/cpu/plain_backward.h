@@ -45,7 +45,7 @@ class PlainBackward {
     void products(const Slab& slab) const {
         for (const Member& member : members_) {
             const auto& [edge, candidate, own] = member;
-            if (candidate.identity && !cell_.to.alpha) continue;
+            if (!has_products(candidate)) continue;
             const T* u = candidate.identity ? cell_.x : cell_.pooled.of(edge.stride, candidate.pool).values;
             const Rows rows = cell_.rows(edge.target, slab);
             own.partial.clear(slab.index);
@@ -61,10 +61,10 @@ class PlainBackward {
     void coefficients() {
         for (Member& member : members_) {
             const auto& [edge, candidate, own] = member;
-            if (!candidate.identity || cell_.to.alpha) own.partial.add_up();
+            if (has_products(candidate)) own.partial.add_up();
             if (!candidate.identity)
                 cell_.last_norm_gradients(candidate, candidate.pool_norm, own, edge.target);
-            else if (cell_.to.alpha && candidate.alpha >= 0)
+            else if (has_products(candidate))
                 for (int c = 0; c < channels(); ++c) cell_.alpha_grad[candidate.alpha] += own.partial.first(c);
         }
         for (PoolSum& sum : sums_) {
@@ -87,10 +87,10 @@ class PlainBackward {
     void back(const Slab& slab, const Thread& thread) const {
         const Rows rows = cell_.rows(source_, slab);
         for (int b = 0; b < cell_.blocks(channels()); ++b) {
-            T* to = cell_.grad(source_, slab.image) + b * cell_.plane_size(source_);
-            const T* x = cell_.source_image(source_, slab.image) + b * cell_.plane_size(source_);
             identities_back(slab, b, rows);
             for (const PoolSum& sum : sums_) {
+                T* to = cell_.grad(source_, slab.image) + b * cell_.plane_size(source_);
+                const T* x = cell_.source_image(source_, slab.image) + b * cell_.plane_size(source_);
                 const Size in = cell_.sizes[source_], out = cell_.sizes[sum.target];
                 pool_gradient(sum, slab, b, windows_of(rows, sum.stride, out.h), thread.pool_grad);
                 if (sum.pool == Pool::max)
@@ -120,6 +120,11 @@ class PlainBackward {
     };
 
     int channels() const { return cell_.graph.channels[source_]; }
+
+    // Whether Σ g·(u - mean) means anything: for an identity it is ∂α.
+    bool has_products(const Candidate& candidate) const {
+        return !candidate.identity || (cell_.to.alpha && candidate.alpha >= 0);
+    }
 
     // Where rows of block b of the slab's image start in a state.
     std::ptrdiff_t at(int state, const Slab& slab, int b, Rows rows) const {

@@ -46,6 +46,28 @@ Case cell(const std::string& name, int channels, std::vector<Size> sizes, int im
     return {name, graph(widths, 2, edges, {4, 5, 6, 7}, norm), std::move(sizes), images};
 }
 
+// Two ways of a trellis's cell, from states of twice and of half the size of the node's: both add up the edge out of
+// the preprocessed first input and one of the same weights, and α weighs the results.
+Case trellis(const std::string& name, int channels, Size size, int images, const NormDescription& norm) {
+    const auto resize = [](int source, int target, int stride, int like) {
+        return EdgeDescription{source, target, stride, false, {{Pool::none, false, {{Kind::resize, 1, 1}}}}, -1, like};
+    };
+    const auto weighed = [](int source, int target, int shares) {
+        return EdgeDescription{
+            source, target, 1, true, {{Pool::avg, false, {}}, {Pool::none, true, {}}, convolution(3, 1, 2)}, shares};
+    };
+    const auto plain = [](int source, int target) {
+        return EdgeDescription{source, target, 1, false, {{Pool::none, true, {}}}};
+    };
+    const std::vector<EdgeDescription> edges{
+        preprocess(0, 3, false), resize(1, 4, 2, -1), resize(2, 5, 1, 0), weighed(3, 6, -1), plain(6, 7),
+        weighed(4, 7, -1),       plain(6, 8),         weighed(5, 8, 5),   weighed(7, 9, -1), weighed(8, 9, 8)};
+    std::vector<int> widths{6, 10, 20};
+    widths.resize(10, channels);
+    const Size twice{2 * size.h - 1, 2 * size.w}, half{(size.h + 1) / 2, size.w / 2};
+    return {name, graph(widths, 3, edges, {9}, norm), {size, twice, half}, images};
+}
+
 }  // namespace
 
 std::vector<CandidateDescription> darts_candidates(int stride) {
@@ -75,6 +97,9 @@ std::vector<Case> cases() {
                {4}, kBatch),
          {{63, 51}, {32, 26}},
          1},
+        trellis("trellis", 5, {7, 6}, 2, kAffine),
+        trellis("trellis, eval", 5, {7, 6}, 2, kEval),
+        trellis("trellis, large image", 34, {37, 30}, 1, kBatch),
         cell("cell, eval", 6, {{9, 7}, {5, 4}}, 2, false, true, kEval),
     };
 }

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fastnas.ops.compiled import compiled
-from fastnas.ops.results import flattened, size, split
+from fastnas.ops.results import flattened, size
 from fastnas.ops.spec import Spec
 
 
@@ -55,7 +56,7 @@ def backward(
         _view(grad),
         [_view(t) for t in of_inputs],
         flat[of_params.numel() :].data_ptr() if needs[1] else 0,
-        _pointers(split(of_params, params)) if needs[2] else [],
+        _places(of_params, params) if needs[2] else [],
         out.element_size(),
     )
     return [*of_inputs, flat]
@@ -156,6 +157,12 @@ def _view(t: Tensor) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
 
 def _pointers(tensors: Sequence[Tensor]) -> list[int]:
     return [t.data_ptr() for t in tensors]
+
+
+def _places(flat: Tensor, like: Sequence[Tensor]) -> list[int]:
+    """Addresses of pieces of a flat tensor, one after the other, as large as those of `like`."""
+    starts = accumulate([t.numel() for t in like[:-1]], initial=0) if like else ()
+    return [flat.data_ptr() + start * flat.element_size() for start in starts]
 
 
 def _contiguous(tensors: Sequence[Tensor]) -> list[Tensor]:

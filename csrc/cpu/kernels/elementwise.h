@@ -16,6 +16,13 @@ void relu_grad(const T* g, const T* x, ptrdiff_t pixels, T* grad) {
         store<T, L>(grad + p, load<T, L>(grad + p) + relu_mask(load<T, L>(g + p), load<T, L>(x + p)));
 }
 
+template <class T, int L>
+void mask_rows(const T* x, const Area& area, T* g) {
+    for (int row = 0; row < area.rows; ++row, g += area.out_row)
+        for (ptrdiff_t p = 0; p < area.width * L; p += L, x += L)
+            store<T, L>(g + p, relu_mask(load<T, L>(g + p), load<T, L>(x)));
+}
+
 // sums += Σ value(p), in runs that are short enough for T.
 template <class T, int L, class Value>
 FASTNAS_INLINE void sum_over(ptrdiff_t pixels, double* sums, Value value) {

@@ -9,6 +9,7 @@
 #include "layout.h"
 #include "pointwise.h"
 #include "pool.h"
+#include "resample.h"
 
 namespace fastnas::FASTNAS_WIDTH {
 
@@ -63,11 +64,14 @@ constexpr Kernels<T> make_table() {
         store_block<T, L>,
         relu_block<T, L>,
         relu_grad<T, L>,
+        mask_rows<T, L>,
         pad_block<T, L>,
         relu_pad<T, L>,
         norm_relu_pad<T, L>,
         relu_subsample<T, L>,
         relu_subsample_grad<T, L>,
+        relu_resample<T, L>,
+        resample_grad<T, L>,
         run_depthwise<T, L>,
         run_depthwise_grad_relu<T, L>,
         run_depthwise_grad_norm<T, L>,
