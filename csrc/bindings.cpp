@@ -159,8 +159,7 @@ PYBIND11_MODULE(_C, m) {
         .def(py::init())
         .def("__enter__", [](Rehearsal& self) { self.enter(); })
         .def("__exit__", [](Rehearsal&, const py::args&) { Rehearsal::leave(); })
-        .def("held", &Rehearsal::held, "Memory of the pool, in use and unused.")
-        .def("take_most", &Rehearsal::take_most, "The most that it held at once since this was last asked.");
+        .def("most", &Rehearsal::most, "The most that the pool held at once.");
 
     py::class_<Arguments>(m, "Arguments")
         .def(py::init([](std::vector<View> inputs, Address alpha, std::vector<Address> parameters,

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstdint>
 #include <mutex>
-#include <utility>
 #include <vector>
 
 #ifdef __linux__
@@ -122,14 +121,9 @@ class Pool {
         return unused_bytes();
     }
 
-    std::size_t held() {
+    std::size_t most_held() {
         const std::lock_guard lock(mutex_);
-        return used_ + unused_bytes();
-    }
-
-    std::size_t take_most_held() {
-        const std::lock_guard lock(mutex_);
-        return std::exchange(most_held_, used_ + unused_bytes());
+        return most_held_;
     }
 
   private:
@@ -199,12 +193,8 @@ bool Rehearsal::is_on() {
     return rehearsed != nullptr;
 }
 
-std::size_t Rehearsal::held() const {
-    return pool_->held();
-}
-
-std::size_t Rehearsal::take_most() {
-    return pool_->take_most_held();
+std::size_t Rehearsal::most() const {
+    return pool_->most_held();
 }
 
 }  // namespace fastnas

@@ -40,8 +40,7 @@ class Rehearsal {
     static void leave();
     static bool is_on();  // on this thread
 
-    std::size_t held() const;  // in use and unused
-    std::size_t take_most();   // the most that was held at once since the last time this was asked
+    std::size_t most() const;  // the most that the pool held at once, in use and unused
 
   private:
     std::shared_ptr<Pool> pool_;

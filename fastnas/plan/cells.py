@@ -1,4 +1,4 @@
-"""Networks whose cells are described rather than computed: one module for all cells that are alike, no parameters."""
+"""Cells that are described rather than computed, in place of those of a network."""
 
 from __future__ import annotations
 
@@ -8,22 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastnas.ops import results
 from fastnas.ops.spec import Spec
-from fastnas.plan.engines import Engine
+from fastnas.plan.engines import Engine, shapes_of, weights
 from fastnas.plan.ledger import Ledger
 
 
 class PlannedCell:
-    """Stands in for a `fastnas.nn.fused.FusedCell`: its tensors without their values, its memory in a ledger.
+    """Stands in for a `fastnas.nn.fused.FusedCell`: gives tensors without values, and counts memory in a ledger.
 
-    All its parameters are one tensor, and so are their gradients, as the engine allocates them.
+    All its parameters are one tensor.
     """
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
-        count = sum(torch.Size(shape).numel() for shape in spec.parameter_shapes)
-        self.weights = nn.Parameter(torch.empty(count, device="meta"))
+        self.weights = nn.Parameter(torch.empty(weights(spec), device="meta"))
         self._how: tuple[Ledger, Engine, str]
 
     def use(self, ledger: Ledger, engine: Engine, memory: str) -> None:
@@ -31,31 +29,32 @@ class PlannedCell:
         self._how = ledger, engine, memory
 
     def __call__(self, inputs: Sequence[Tensor], alpha: Tensor) -> Tensor:
-        out: Tensor = _Call.apply(self, alpha, self.weights, *inputs)  # type: ignore[no-untyped-call]
+        out: Tensor = _Call.apply(self.spec, *self._how, alpha, self.weights, *inputs)  # type: ignore[no-untyped-call]
         return out
-
-    def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        ledger, engine, memory = self._how
-        return engine.forward(ledger, self.spec, inputs, memory)
-
-    def backward(self, grad: Tensor, alpha: Tensor, inputs: Sequence[Tensor]) -> list[Tensor | None]:
-        ledger, engine, memory = self._how
-        returned = engine.backward(ledger, self.spec, grad, inputs, memory)
-        return results.gradients(returned, inputs, alpha, [self.weights], [True, True, True])
 
 
 class _Call(torch.autograd.Function):
-    """As the operator's own (fastnas/ops/operator.py), it keeps output, saved tensor, statistics, α and inputs."""
-
     @staticmethod
-    def forward(ctx: Any, cell: PlannedCell, alpha: Tensor, weights: Tensor, *inputs: Tensor) -> Tensor:
-        ctx.cell = cell
-        out, saved, statistics = cell.forward(inputs)
-        ctx.save_for_backward(out, saved, statistics, alpha, *inputs)
+    def forward(
+        ctx: Any,
+        spec: Spec,
+        ledger: Ledger,
+        engine: Engine,
+        memory: str,
+        alpha: Tensor,
+        weights: Tensor,
+        *inputs: Tensor,
+    ) -> Tensor:
+        out, kept = engine.forward(ledger, spec, inputs, memory)
+        ctx.how, ctx.shapes = (spec, ledger, engine, memory), shapes_of(inputs)
+        ctx.save_for_backward(*kept)
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        _, _, _, alpha, *inputs = ctx.saved_tensors
-        *of_inputs, of_alpha, of_weights = ctx.cell.backward(grad, alpha, inputs)
-        return (None, of_alpha, of_weights, *of_inputs)
+        spec, ledger, engine, memory = ctx.how
+        kept = ctx.saved_tensors  # autograd lets go of them; they live until the call is over
+        *of_inputs, flat = engine.backward(ledger, spec, grad, ctx.shapes, memory)
+        del kept
+        of_weights, of_alpha = flat[: -spec.alphas], flat[-spec.alphas :]
+        return (None, None, None, None, of_alpha, of_weights, *of_inputs)

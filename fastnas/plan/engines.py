@@ -4,139 +4,141 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from math import prod
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fastnas.ops import cpu, results
 from fastnas.ops.compiled import compiled
-from fastnas.ops.gpu import Gpu, Kernels
+from fastnas.ops.gpu import INPUTS, Gpu, Kernels
 from fastnas.ops.spec import Spec, decode
 from fastnas.plan.ledger import Ledger
 
-Shapes = tuple[tuple[int, ...], ...]
-WANTS = (True, True, True)  # gradients of inputs, α and parameters: all of them
+Shape = tuple[int, int, int, int]
+FLOAT = 4  # bytes; networks are planned in float32
+_WANTS = (True, True, True)  # gradients of inputs, α and parameters
 
 
 class Engine(Protocol):
-    """A backend as a plan sees it; tensors are on the meta device."""
+    """A way to compute cells; tensors are on the meta device, in float32, contiguous."""
 
-    def forward(self, ledger: Ledger, spec: Spec, inputs: Sequence[Tensor], memory: str) -> tuple[Tensor, ...]:
-        """The cell's output, what it saves, and its statistics."""
+    def forward(self, ledger: Ledger, spec: Spec, inputs: Sequence[Tensor], memory: str) -> tuple[Tensor, list[Tensor]]:
+        """The cell's output, and what is kept for its backward."""
 
-    def backward(self, ledger: Ledger, spec: Spec, grad: Tensor, inputs: Sequence[Tensor], memory: str) -> list[Tensor]:
-        """What `results.gradients` splits."""
+    def backward(self, ledger: Ledger, spec: Spec, grad: Tensor, shapes: Sequence[Shape], memory: str) -> list[Tensor]:
+        """Gradients of the inputs, of these shapes, and in one tensor those of parameters and α."""
 
 
 class CpuEngine:
-    """The C++ engine with this many threads.
-
-    What it saves, the gradients of parameters, and its scratch lie in its pool.
-    """
+    """The C++ engine with this many threads. What it saves, its flat gradients and its scratch lie in its pool."""
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
 
-    def forward(self, ledger: Ledger, spec: Spec, inputs: Sequence[Tensor], memory: str) -> tuple[Tensor, ...]:
-        x, sizes = inputs[0], _sizes(spec, inputs)
+    def forward(self, ledger: Ledger, spec: Spec, inputs: Sequence[Tensor], memory: str) -> tuple[Tensor, list[Tensor]]:
+        x, shapes = inputs[0], shapes_of(inputs)
+        sizes = spec.sizes(areas(shapes))
         out, statistics = results.output(spec, x, sizes[spec.outputs[0]], "cpu"), results.statistics(spec, x)
         with ledger.pooled():
             saved = x.new_empty(cpu.saved_size(spec, x, sizes, memory))
-        ledger.call(_cpu_scratch(spec.text, _shapes(inputs), memory, self._threads, "forward"))
-        return out, saved, statistics
+        ledger.call(_cpu_scratch(spec.text, shapes, memory, self._threads, False), pooled=True)
+        return out, [out, saved, statistics, *inputs]
 
-    def backward(self, ledger: Ledger, spec: Spec, grad: Tensor, inputs: Sequence[Tensor], memory: str) -> list[Tensor]:
-        of_inputs = [torch.empty_like(t) for t in inputs]
+    def backward(self, ledger: Ledger, spec: Spec, grad: Tensor, shapes: Sequence[Shape], memory: str) -> list[Tensor]:
+        of_inputs = [grad.new_empty(shape) for shape in shapes]
         with ledger.pooled():
-            flat = inputs[0].new_empty(_weights(spec) + spec.alphas)
-        ledger.call(_cpu_scratch(spec.text, _shapes(inputs), memory, self._threads, "backward"))
+            flat = grad.new_empty(weights(spec) + spec.alphas)
+        ledger.call(_cpu_scratch(spec.text, tuple(shapes), memory, self._threads, True), pooled=True)
         return [*of_inputs, flat]
 
 
 @cache
-def _cpu_scratch(text: str, shapes: Shapes, memory: str, threads: int, direction: str) -> int:
+def _cpu_scratch(text: str, shapes: tuple[Shape, ...], memory: str, threads: int, backward: bool) -> int:
     """The most bytes that a call takes from the pool at once."""
     from fastnas import _C
 
     spec = decode(text)
-    inputs = [torch.empty(shape, device="meta") for shape in shapes]
-    sizes = _sizes(spec, inputs)
-    out = results.output(spec, inputs[0], sizes[spec.outputs[0]], "cpu")
+    sizes = spec.sizes(areas(shapes))
+    out = (shapes[0][0], sum(spec.channels[i] for i in spec.outputs), *sizes[spec.outputs[0]])
+    saved = int(cpu.saved_size(spec, _Like(shapes[0]), sizes, memory))  # type: ignore[arg-type]
     # In a rehearsal only numbers for each channel are read and written, wherever they lie.
-    values = _values(max(2 * sum(spec.norm_channels), spec.alphas, *map(_elements, spec.parameter_shapes)))
-    at = values.data_ptr()
+    at = _values(max(2 * sum(spec.norm_channels), spec.alphas, *map(prod, spec.parameter_shapes))).data_ptr()
+    views = [(at, shape, _strides(shape)) for shape in (out, *shapes)]
+    parameters = [at] * len(spec.parameter_shapes)
     arguments = _C.Arguments(
-        [(at, tuple(t.shape), t.stride()) for t in inputs],
-        at,
-        [at] * len(spec.parameter_shapes),
-        [at] * len(spec.running_shapes),
-        (at, tuple(out.shape), out.stride()),
-        at,
-        int(cpu.saved_size(spec, inputs[0], sizes, memory)),
-        at,
-        memory,
-        threads,
+        views[1:], at, parameters, [at] * len(spec.running_shapes), views[0], at, saved, at, memory, threads
     )
-    rehearsal = _C.Rehearsal()
+    cell, rehearsal = compiled(text), _C.Rehearsal()
     with rehearsal:
-        if direction == "forward":
-            compiled(text).forward(arguments, out.element_size())
+        if backward:
+            cell.backward(arguments, views[0], views[1:], at, parameters, FLOAT)
         else:
-            views = [(at, tuple(t.shape), t.stride()) for t in (out, *inputs)]
-            gradients = [at] * len(spec.parameter_shapes)
-            compiled(text).backward(arguments, views[0], views[1:], at, gradients, out.element_size())
-    return rehearsal.take_most()
+            cell.forward(arguments, FLOAT)
+    return rehearsal.most()
+
+
+class _Like:
+    """What `cpu.saved_size` reads of a tensor; a tensor itself would count as memory."""
+
+    dtype = torch.float32
+
+    def __init__(self, shape: Shape) -> None:
+        self.shape = shape
 
 
 @cache
 def _values(count: int) -> Tensor:
-    return torch.zeros(count)
+    return torch.from_numpy(np.zeros(count, np.float32))
+
+
+def _strides(shape: Shape) -> Shape:
+    _, channels, height, width = shape
+    return channels * height * width, height * width, width, 1
 
 
 class GpuEngine:
-    """A GPU backend, by its launch plans. What a call takes is allocated, and free again after it."""
+    """A GPU backend, by its launch plans. What a call takes comes from PyTorch's allocator, and goes back after it."""
 
     def __init__(self, kernels: Kernels) -> None:
         self._gpu, self._tiling = Gpu(kernels), kernels.tiling
 
-    def forward(self, ledger: Ledger, spec: Spec, inputs: Sequence[Tensor], memory: str) -> tuple[Tensor, ...]:
-        x, sizes = inputs[0], _sizes(spec, inputs)
+    def forward(self, ledger: Ledger, spec: Spec, inputs: Sequence[Tensor], memory: str) -> tuple[Tensor, list[Tensor]]:
+        x, shapes = inputs[0], shapes_of(inputs)
+        sizes = spec.sizes(areas(shapes))
         out, statistics = results.output(spec, x, sizes[spec.outputs[0]], "cuda"), results.statistics(spec, x)
         saved = x.new_empty(self._gpu.saved_size(spec, x, sizes, memory))
-        plan = compiled(spec.text).plan_forward(x.shape[0], _image_sizes(inputs), memory, self._tiling)
-        ledger.allocate(self._scratch(spec, plan, inputs))
-        return out, saved, statistics
+        plan = compiled(spec.text).plan_forward(len(x), areas(shapes), memory, self._tiling)
+        ledger.call(_gpu_scratch(spec, plan, shapes), pooled=False)
+        return out, [out, saved, statistics, *inputs]
 
-    def backward(self, ledger: Ledger, spec: Spec, grad: Tensor, inputs: Sequence[Tensor], memory: str) -> list[Tensor]:
-        plan = compiled(spec.text).plan_backward(
-            inputs[0].shape[0], _image_sizes(inputs), memory, self._tiling, WANTS
-        )
-        dense = grad.contiguous()  # a copy where it is not
-        of_inputs, flat = dense.new_empty(plan.grad_inputs), dense.new_empty(plan.grads)
-        ledger.allocate(self._scratch(spec, plan, inputs))
-        return [of_inputs, flat]
-
-    def _scratch(self, spec: Spec, plan: Any, inputs: Sequence[Tensor]) -> int:
-        joined = results.size(inputs) if len(inputs) > 4 else 0
-        return 4 * int(plan.scratch + plan.floats + joined + _weights(spec) + spec.alphas) + len(plan.table)
+    def backward(self, ledger: Ledger, spec: Spec, grad: Tensor, shapes: Sequence[Shape], memory: str) -> list[Tensor]:
+        plan = compiled(spec.text).plan_backward(len(grad), areas(shapes), memory, self._tiling, _WANTS)
+        # The gradients of the inputs are parts of one tensor, which lives as long as any of them.
+        of_inputs, flat = grad.new_empty(plan.grad_inputs), grad.new_empty(plan.grads)
+        ledger.call(_gpu_scratch(spec, plan, shapes), pooled=False)
+        pieces = torch.split(of_inputs, [prod(shape) for shape in shapes])
+        return [*(piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True)), flat]
 
 
-def _weights(spec: Spec) -> int:
-    return sum(map(_elements, spec.parameter_shapes))
+def _gpu_scratch(spec: Spec, plan: Any, shapes: Sequence[Shape]) -> int:
+    joined = sum(map(prod, shapes)) if len(shapes) > INPUTS else 0
+    packed = weights(spec) + spec.alphas
+    return FLOAT * int(plan.scratch + plan.floats + joined + packed) + len(plan.table)
 
 
-def _elements(shape: Sequence[int]) -> int:
-    return torch.Size(shape).numel()
+def weights(spec: Spec) -> int:
+    """Elements of all parameters."""
+    return sum(map(prod, spec.parameter_shapes))
 
 
-def _image_sizes(inputs: Sequence[Tensor]) -> tuple[tuple[int, int], ...]:
-    return tuple((t.shape[2], t.shape[3]) for t in inputs)
+def shapes_of(inputs: Sequence[Tensor]) -> tuple[Shape, ...]:
+    """(N, C, H, W) of each."""
+    return tuple((t.shape[0], t.shape[1], t.shape[2], t.shape[3]) for t in inputs)
 
 
-def _sizes(spec: Spec, inputs: Sequence[Tensor]) -> list[tuple[int, int]]:
-    return spec.sizes(_image_sizes(inputs))
-
-
-def _shapes(inputs: Sequence[Tensor]) -> Shapes:
-    return tuple(tuple(t.shape) for t in inputs)
+def areas(shapes: Sequence[Shape]) -> tuple[tuple[int, int], ...]:
+    """(H, W) of each."""
+    return tuple((height, width) for _, _, height, width in shapes)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -21,20 +22,20 @@ class Ledger(TorchDispatchMode):
 
     Attributes:
         peak: the most bytes at once so far.
+        scratch: the most that an operator took while it ran.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.peak = 0
-        self._tensors: dict[int, int] = {}  # bytes of storages, by address
+        self.peak = self.scratch = 0
         self._live = self._pooled = self._pool = 0
         self._in_pool = False
-        self._callbacks: dict[int, weakref.ref[Any]] = {}
+        self._storages: dict[int, weakref.ref[Any]] = {}  # by address
 
     @property
-    def held(self) -> int:
-        """Bytes now."""
-        return self._live + self._pool
+    def tensors(self) -> int:
+        """Bytes of all tensors there are now."""
+        return self._live + self._pooled
 
     @contextmanager
     def pooled(self) -> Iterator[None]:
@@ -45,37 +46,36 @@ class Ledger(TorchDispatchMode):
         finally:
             self._in_pool = False
 
-    def call(self, scratch: int) -> None:
-        """An operator's call takes `scratch` bytes from the pool while it runs."""
-        self._pool = max(self._pool, self._pooled + scratch)
-        self._note()
-
-    def allocate(self, size: int) -> None:
-        """An operator's call takes `size` bytes from PyTorch while it runs."""
-        self.peak = max(self.peak, self.held + size)
+    def call(self, scratch: int, pooled: bool) -> None:
+        """While it runs, an operator takes `scratch` bytes from the pool or from PyTorch."""
+        self.scratch = max(self.scratch, scratch)
+        if pooled:
+            self._pool = max(self._pool, self._pooled + scratch)
+        self.peak = max(self.peak, self._live + self._pool + (0 if pooled else scratch))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Runs an operator and follows its results."""
-        results = func(*args, **(kwargs or {}))
-        for result in tree_leaves(results):
-            if isinstance(result, Tensor):
-                self._follow(result)
-        self._note()
+        """Runs an operator and follows its results; a view of what came from elsewhere is no memory of its own."""
+        kwargs = kwargs or {}
+        for given in _tensors((args, kwargs)):
+            self._follow(given, 0)
+        results = args[0] if _adds_in_place(func, args) else func(*args, **kwargs)
+        for result in _tensors(results):
+            self._follow(result, result.untyped_storage().nbytes())
+        self.peak = max(self.peak, self._live + self._pool)
         return results
 
-    def _follow(self, tensor: Tensor) -> None:
+    def _follow(self, tensor: Tensor, size: int) -> None:
         storage = tensor.untyped_storage()
-        key = storage._cdata
-        if key in self._callbacks:
+        key, pooled = storage._cdata, self._in_pool
+        if key in self._storages:
             return
-        size, pooled = storage.nbytes(), self._in_pool
         self._add(size, pooled)
 
         def drop(_: Any) -> None:
-            del self._callbacks[key]
+            del self._storages[key]
             self._add(-size, pooled)
 
-        self._callbacks[key] = weakref.ref(storage, drop)
+        self._storages[key] = weakref.ref(storage, drop)
 
     def _add(self, size: int, pooled: bool) -> None:
         if pooled:
@@ -84,5 +84,16 @@ class Ledger(TorchDispatchMode):
         else:
             self._live += size
 
-    def _note(self) -> None:
-        self.peak = max(self.peak, self.held)
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def _adds_in_place(func: Any, args: Any) -> bool:
+    """Whether autograd adds up two gradients that meet in the memory of the first, as it does where only it holds that.
+
+    A dispatch mode and a reference from Python keep it from doing so, hence 2 rather than 1.
+    """
+    if func is not torch.ops.aten.add.Tensor or torch.is_grad_enabled() or not args[0].is_contiguous():
+        return False
+    return bool(torch._C._storage_Use_Count(args[0].untyped_storage()._cdata) == 2)

@@ -1,10 +1,9 @@
-"""The networks that can be planned, described: one real cell for all cells that are alike, nothing else computed."""
+"""Networks that are described rather than built: one real cell serves all that are alike, and computes nothing."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -18,64 +17,59 @@ from fastnas.nn.trellis import TrellisCell
 from fastnas.plan.cells import PlannedCell
 
 
-@dataclass(frozen=True)
-class Darts:
-    """The DARTS supernet; see `fastnas.nn.DartsSupernet`. It classifies images."""
-
-    channels: int = 16
-    layers: int = 8
-    num_classes: int = 10
-    in_channels: int = 3
-
-    def described(self) -> Described:
-        return _described(_Darts, self)
-
-    def batch(self, images: int, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """Images and labels of a step, on the meta device."""
-        return _images(self.in_channels, images, height, width), _labels(images)
-
-
-@dataclass(frozen=True)
-class AutoDeepLab:
-    """The Auto-DeepLab supernet; see `fastnas.nn.AutoDeepLabSupernet`. It classifies pixels."""
-
-    filters: int = 8
-    steps: int = 5
-    layers: int = 12
-    num_classes: int = 19
-    in_channels: int = 3
-
-    def described(self) -> Described:
-        return _described(_AutoDeepLab, self)
-
-    def batch(self, images: int, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """Images and labels of a step, on the meta device."""
-        return _images(self.in_channels, images, height, width), _labels(images, height, width)
-
-
-Network = Darts | AutoDeepLab
-
-
-@dataclass(frozen=True)
 class Described:
-    """A network on the meta device.
+    """A search network on the meta device.
+
+    Args:
+        kind: "darts", which classifies images, or "auto-deeplab", which classifies pixels.
+        sizes: arguments of `fastnas.nn.DartsSupernet` or `fastnas.nn.AutoDeepLabSupernet`.
 
     Attributes:
-        module: its cells compute nothing.
-        cells: what they compute it with.
+        cells: what its cells are run by.
         weights, alphas, buffers: bytes.
+
+    Raises:
+        ValueError: see the network.
     """
 
-    module: nn.Module
-    cells: list[PlannedCell]
-    weights: int
-    alphas: int
-    buffers: int
+    def __init__(self, kind: str, **sizes: int) -> None:
+        self._pixels = kind == "auto-deeplab"
+        with torch.device("meta"):
+            self._module = _AutoDeepLab(**sizes) if self._pixels else _Darts(**sizes)
+        self._channels = sizes.get("in_channels", 3)
+        self.cells: list[PlannedCell] = [cell._fused for cell in self._module.cells]
+        self.alphas = sum(p.nbytes for p in self._module.arch_parameters())
+        self.weights = sum(p.nbytes for p in self._parameters()) - self.alphas
+        modules = [*self._others(), *self._module.cells]
+        self.buffers = sum(b.nbytes for module in modules for b in module.buffers())
+
+    def batch(self, images: int, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """Images and labels of a step."""
+        labels = (images, height, width) if self._pixels else (images,)
+        return (
+            torch.empty(images, self._channels, height, width, device="meta"),
+            torch.empty(labels, dtype=torch.int64, device="meta"),
+        )
 
     def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         """Cross entropy, as in a search."""
         images, labels = batch
-        return F.cross_entropy(self.module(images), labels)
+        return F.cross_entropy(self._module(images), labels)
+
+    def clear_gradients(self) -> None:
+        """As an optimiser does."""
+        for p in self._parameters():
+            p.grad = None
+
+    def _others(self) -> list[nn.Module]:
+        return [module for name, module in self._module.named_children() if name != "cells"]
+
+    def _parameters(self) -> Iterator[nn.Parameter]:
+        yield from self._module.arch_parameters()
+        for module in self._others():
+            yield from module.parameters()
+        for cell in self.cells:
+            yield cell.weights
 
 
 class _Darts(DartsSupernet):
@@ -86,48 +80,14 @@ class _AutoDeepLab(AutoDeepLabSupernet):
     cell_type = staticmethod(lambda *args, **how: _cell(TrellisCell, *args))
 
 
-def _described(kind: type[_Darts | _AutoDeepLab], network: Network) -> Described:
-    with torch.device("meta"):
-        module = kind(**vars(network))
-    cells = [cell._fused for cell in module.cells]
-    modules = [part for name, part in module.named_children() if name != "cells"]
-    alphas = sum(map(_bytes, module.arch_parameters()))
-    weights = sum(_bytes(p) for part in modules for p in part.parameters())
-    buffers = sum(_bytes(b) for part in modules for b in part.buffers())
-    return Described(
-        module,
-        cells,
-        weights + sum(_bytes(cell.weights) for cell in cells),
-        alphas,
-        buffers + sum(_bytes(b) for cell in module.cells for b in cell.buffers()),
-    )
-
-
-def _cell(kind: Callable[..., Any], *args: Any) -> nn.Module:
-    """A cell that shares all but its weights with those of the same arguments."""
-    cell = copy.copy(_made(kind, *map(_hashable, args)))
+def _cell(kind: Callable[..., nn.Module], *args: Any) -> nn.Module:
+    """A cell that shares with those of the same arguments all but what it is run by."""
+    cell = copy.copy(_made(kind, *(tuple(arg) if isinstance(arg, Sequence) else arg for arg in args)))
     cell._fused = PlannedCell(cell.spec)
     return cell
 
 
 @cache
 def _made(kind: Callable[..., nn.Module], *args: Hashable) -> Any:
-    with torch.device("cpu"):
+    with torch.device("cpu"):  # to initialise parameters costs more without values
         return kind(*args).to("meta")
-
-
-def _hashable(arg: Any) -> Hashable:
-    return tuple(arg) if isinstance(arg, Sequence) else arg
-
-
-def _images(*shape: int) -> Tensor:
-    channels, images, height, width = shape
-    return torch.empty(images, channels, height, width, device="meta")
-
-
-def _labels(*shape: int) -> Tensor:
-    return torch.empty(shape, dtype=torch.int64, device="meta")
-
-
-def _bytes(t: Tensor) -> int:
-    return t.numel() * t.element_size()
