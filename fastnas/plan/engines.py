@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from math import prod
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -16,6 +17,9 @@ from fastnas.ops.compiled import compiled
 from fastnas.ops.gpu import INPUTS, Gpu, Kernels
 from fastnas.ops.spec import Spec, decode
 from fastnas.plan.ledger import Ledger
+
+if TYPE_CHECKING:
+    from fastnas import _C
 
 Shape = tuple[int, int, int, int]
 FLOAT = 4  # bytes; networks are planned in float32
@@ -44,40 +48,67 @@ class CpuEngine:
         out, statistics = results.output(spec, x, sizes[spec.outputs[0]], "cpu"), results.statistics(spec, x)
         with ledger.pooled():
             saved = x.new_empty(cpu.saved_size(spec, x, sizes, memory))
-        ledger.call(_cpu_scratch(spec.text, shapes, memory, self._threads, False), pooled=True)
+        self._call(ledger, spec, shapes, memory, backward=False)
         return out, [out, saved, statistics, *inputs]
 
     def backward(self, ledger: Ledger, spec: Spec, grad: Tensor, shapes: Sequence[Shape], memory: str) -> list[Tensor]:
         of_inputs = [grad.new_empty(shape) for shape in shapes]
         with ledger.pooled():
             flat = grad.new_empty(weights(spec) + spec.alphas)
-        ledger.call(_cpu_scratch(spec.text, tuple(shapes), memory, self._threads, True), pooled=True)
+        self._call(ledger, spec, tuple(shapes), memory, backward=True)
         return [*of_inputs, flat]
+
+    def _call(self, ledger: Ledger, spec: Spec, shapes: tuple[Shape, ...], memory: str, backward: bool) -> None:
+        call = _Call(spec.text, shapes, memory, self._threads, backward)
+        call.rehearse(ledger.pool)
+        ledger.call(call.scratch(), pooled=True)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A call of the C++ engine, in float32."""
+
+    text: str
+    shapes: tuple[Shape, ...]
+    memory: str
+    threads: int
+    backward: bool
+
+    def rehearse(self, pool: _C.Rehearsal) -> None:
+        """Take from the pool what the call takes, and give it back."""
+        cell, arguments, gradients = _arguments(self)
+        with pool:
+            if self.backward:
+                cell.backward(arguments, *gradients, FLOAT)
+            else:
+                cell.forward(arguments, FLOAT)
+
+    @cache  # noqa: B019  calls are few, and values
+    def scratch(self) -> int:
+        """The most bytes that it takes at once."""
+        from fastnas import _C
+
+        pool = _C.Rehearsal()
+        self.rehearse(pool)
+        return pool.most()
 
 
 @cache
-def _cpu_scratch(text: str, shapes: tuple[Shape, ...], memory: str, threads: int, backward: bool) -> int:
-    """The most bytes that a call takes from the pool at once."""
+def _arguments(call: _Call) -> tuple[_C.Cell, _C.Arguments, tuple[Any, ...]]:
     from fastnas import _C
 
-    spec = decode(text)
+    spec, shapes = decode(call.text), call.shapes
     sizes = spec.sizes(areas(shapes))
     out = (shapes[0][0], sum(spec.channels[i] for i in spec.outputs), *sizes[spec.outputs[0]])
-    saved = int(cpu.saved_size(spec, _Like(shapes[0]), sizes, memory))  # type: ignore[arg-type]
+    saved = int(cpu.saved_size(spec, _Like(shapes[0]), sizes, call.memory))  # type: ignore[arg-type]
     # In a rehearsal only numbers for each channel are read and written, wherever they lie.
-    at = _values(max(2 * sum(spec.norm_channels), spec.alphas, *map(prod, spec.parameter_shapes))).data_ptr()
+    at = _values(max(2 * sum(spec.norm_channels), spec.alphas, *map(prod, spec.parameter_shapes))).ctypes.data
     views = [(at, shape, _strides(shape)) for shape in (out, *shapes)]
     parameters = [at] * len(spec.parameter_shapes)
     arguments = _C.Arguments(
-        views[1:], at, parameters, [at] * len(spec.running_shapes), views[0], at, saved, at, memory, threads
+        views[1:], at, parameters, [at] * len(spec.running_shapes), views[0], at, saved, at, call.memory, call.threads
     )
-    cell, rehearsal = compiled(text), _C.Rehearsal()
-    with rehearsal:
-        if backward:
-            cell.backward(arguments, views[0], views[1:], at, parameters, FLOAT)
-        else:
-            cell.forward(arguments, FLOAT)
-    return rehearsal.most()
+    return compiled(call.text), arguments, (views[0], views[1:], at, parameters)
 
 
 class _Like:
@@ -90,8 +121,8 @@ class _Like:
 
 
 @cache
-def _values(count: int) -> Tensor:
-    return torch.from_numpy(np.zeros(count, np.float32))
+def _values(count: int) -> Any:
+    return np.zeros(count, np.float32)
 
 
 def _strides(shape: Shape) -> Shape:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,20 +18,23 @@ class Ledger(TorchDispatchMode):
     """While it is entered, follows every storage that an operator returns, until nobody holds it any more.
 
     Memory is what PyTorch allocates, and with it the pool from which the compiled part takes what it saves and computes
-    in. The pool gives nothing back, but what is unused there serves the next call: so it holds the most that was in use
-    at once.
+    in. That pool is rehearsed, so it serves requests as it will; what it once had counts from then on.
 
     Attributes:
+        pool: for what the compiled part allocates.
         peak: the most bytes at once so far.
         scratch: the most that an operator took while it ran.
     """
 
     def __init__(self) -> None:
+        from fastnas import _C
+
         super().__init__()
+        self.pool = _C.Rehearsal()
         self.peak = self.scratch = 0
-        self._live = self._pooled = self._pool = 0
+        self._live = self._pooled = 0
+        self._storages: dict[int, _Storage] = {}  # by address
         self._in_pool = False
-        self._storages: dict[int, weakref.ref[Any]] = {}  # by address
 
     @property
     def tensors(self) -> int:
@@ -47,11 +51,9 @@ class Ledger(TorchDispatchMode):
             self._in_pool = False
 
     def call(self, scratch: int, pooled: bool) -> None:
-        """While it runs, an operator takes `scratch` bytes from the pool or from PyTorch."""
+        """An operator has run, which took `scratch` bytes from the pool, where it still is, or from PyTorch."""
         self.scratch = max(self.scratch, scratch)
-        if pooled:
-            self._pool = max(self._pool, self._pooled + scratch)
-        self.peak = max(self.peak, self._live + self._pool + (0 if pooled else scratch))
+        self._note(0 if pooled else scratch)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Runs an operator and follows its results; a view of what came from elsewhere is no memory of its own."""
@@ -61,28 +63,44 @@ class Ledger(TorchDispatchMode):
         results = args[0] if _adds_in_place(func, args) else func(*args, **kwargs)
         for result in _tensors(results):
             self._follow(result, result.untyped_storage().nbytes())
-        self.peak = max(self.peak, self._live + self._pool)
+        self._note(0)
         return results
 
     def _follow(self, tensor: Tensor, size: int) -> None:
         storage = tensor.untyped_storage()
-        key, pooled = storage._cdata, self._in_pool
+        key, pooled = storage._cdata, self._in_pool and size > 0
         if key in self._storages:
             return
-        self._add(size, pooled)
 
         def drop(_: Any) -> None:
             del self._storages[key]
             self._add(-size, pooled)
 
-        self._storages[key] = weakref.ref(storage, drop)
+        self._storages[key] = _Storage(weakref.ref(storage, drop), self._block(size) if pooled else None)
+        self._add(size, pooled)
+
+    def _block(self, size: int) -> object:
+        from fastnas import _C
+
+        with self.pool:
+            return _C.pooled_tensor(size, 1)
 
     def _add(self, size: int, pooled: bool) -> None:
         if pooled:
             self._pooled += size
-            self._pool = max(self._pool, self._pooled)
         else:
             self._live += size
+
+    def _note(self, more: int) -> None:
+        self.peak = max(self.peak, self._live + self.pool.most() + more)
+
+
+@dataclass(frozen=True)
+class _Storage:
+    """One that exists, and its block of the pool."""
+
+    reference: weakref.ref[Any]
+    block: object
 
 
 def _tensors(tree: Any) -> list[Tensor]:
