@@ -51,6 +51,7 @@ def test_help_imports_no_torch() -> None:
         "decode",
         "retrain",
         "plot",
+        "plan",
         "info",
         "bench",
     ]

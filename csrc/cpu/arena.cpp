@@ -81,13 +81,14 @@ class Pool {
     explicit Pool(bool reserved) : reserved_(reserved) {}
     ~Pool() { shrink(0); }
 
-    Block take(std::size_t bytes) {
+    Block take(std::size_t bytes, bool lasting) {
         const std::lock_guard lock(mutex_);
         // The smallest that is large enough. A block that only few of the requests fit would soon be freed for want of
-        // room and mapped again, so one of up to four times the size will do.
+        // room and mapped again, so one of up to four times the size will do, unless it is kept for long.
+        const std::size_t most = lasting ? bytes + bytes / 8 : 4 * bytes;
         auto best = unused_.end();
         for (auto it = unused_.begin(); it != unused_.end(); ++it)
-            if (it->bytes >= bytes && it->bytes <= 4 * bytes && (best == unused_.end() || it->bytes < best->bytes))
+            if (it->bytes >= bytes && it->bytes <= most && (best == unused_.end() || it->bytes < best->bytes))
                 best = it;
         Block block;
         if (best != unused_.end()) {
@@ -161,8 +162,8 @@ thread_local std::shared_ptr<Pool> rehearsed;  // of the rehearsal that this thr
 
 }  // namespace
 
-Workspace::Workspace(std::size_t bytes) : pool_(rehearsed ? rehearsed : pool()) {
-    const Block block = pool_->take(std::max(bytes, kAlignment));
+Workspace::Workspace(std::size_t bytes, bool lasting) : pool_(rehearsed ? rehearsed : pool()) {
+    const Block block = pool_->take(std::max(bytes, kAlignment), lasting);
     data_ = block.data;
     bytes_ = block.bytes;
 }

@@ -15,7 +15,8 @@ class Pool;
 // more, in use and unused together, than was in use at once.
 class Workspace {
   public:
-    explicit Workspace(std::size_t bytes);
+    // A lasting one takes no block that is much too large, whose rest nobody could use meanwhile.
+    explicit Workspace(std::size_t bytes, bool lasting = false);
     ~Workspace();
     Workspace(const Workspace&) = delete;
     Workspace& operator=(const Workspace&) = delete;

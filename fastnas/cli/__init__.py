@@ -10,6 +10,7 @@ from fastnas import __version__
 from fastnas.cli.bench import bench
 from fastnas.cli.decode import decode
 from fastnas.cli.info import info
+from fastnas.cli.plan import plan
 from fastnas.cli.plot import plot
 from fastnas.cli.retrain import retrain
 from fastnas.cli.search import search
@@ -55,5 +56,5 @@ def main() -> None:
     """
 
 
-for _command in (search, decode, retrain, plot, info, bench):
+for _command in (search, decode, retrain, plot, plan, info, bench):
     main.add_command(_command)

@@ -13,6 +13,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+# oneDNN works on copies, in a layout of its own, of what a convolution reads and writes.
+_CONVOLUTIONS = (torch.ops.aten.convolution.default, torch.ops.aten.convolution_backward.default)
+
 
 class Ledger(TorchDispatchMode):
     """While it is entered, follows every storage that an operator returns, until nobody holds it any more.
@@ -63,7 +66,8 @@ class Ledger(TorchDispatchMode):
         results = args[0] if _adds_in_place(func, args) else func(*args, **kwargs)
         for result in _tensors(results):
             self._follow(result, result.untyped_storage().nbytes())
-        self._note(0)
+        copies = (args, results) if func in _CONVOLUTIONS else ()
+        self._note(sum(t.nbytes for t in _tensors(copies)))
         return results
 
     def _follow(self, tensor: Tensor, size: int) -> None:
