@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from contestants import STOCK, Contestant, Setting, make
+from contestants import STOCK, Contestant, Sizes, make
 from torch import Tensor
 
 GRADIENTS = ("input", "weights", "alphas")
 
 
-def errors(names: Sequence[str], setting: Setting, seeds: int, threads: int) -> dict[str, dict[str, float]]:
+def errors(names: Sequence[str], setting: Sizes, seeds: int, threads: int) -> dict[str, dict[str, float]]:
     """For logits and each group of gradients, the largest error of each contestant over tensors and seeds.
 
     An error is relative to the tensor's largest value. NaN shows as NaN.

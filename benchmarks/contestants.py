@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
+import stock
+import stock_trellis
 import torch
 import torch.nn.functional as F
-from stock import Network
 from torch import Tensor, nn
 
-from fastnas.nn import DartsSupernet
+from fastnas.nn import AutoDeepLabSupernet, DartsSupernet
 
 STOCK = "stock"
 STOCK_LAST = "stock channels_last"
@@ -20,9 +22,26 @@ LEAN = "fastnas lean"
 MEMORY = {FAST: "fast", LEAN: "lean"}
 
 
+class Sizes(Protocol):
+    """Which search network, and the sizes of it and of a batch of its images, (batch, 3, size, size)."""
+
+    size: int
+    batch: int
+    classes: int
+
+    def stock(self, checkpointed: bool) -> nn.Module:
+        """The network in plain PyTorch."""
+
+    def fused(self, memory: str, backend: str) -> nn.Module:
+        """Ours, whose state dict has the same names."""
+
+    def label_shape(self) -> tuple[int, ...]:
+        """Of a batch."""
+
+
 @dataclass(frozen=True)
 class Setting:
-    """Sizes of the network and of a batch of its images, (batch, 3, size, size)."""
+    """DARTS."""
 
     channels: int
     layers: int
@@ -32,6 +51,43 @@ class Setting:
 
     def __str__(self) -> str:
         return f"C={self.channels}, L={self.layers}, {self.size}x{self.size}, batch {self.batch}"
+
+    def stock(self, checkpointed: bool) -> nn.Module:
+        return stock.Network(self.channels, self.layers, self.classes, checkpointed=checkpointed)
+
+    def fused(self, memory: str, backend: str) -> nn.Module:
+        return DartsSupernet(self.channels, self.layers, self.classes, memory=memory, backend=backend)
+
+    def label_shape(self) -> tuple[int, ...]:
+        return (self.batch,)
+
+
+@dataclass(frozen=True)
+class TrellisSetting:
+    """Auto-DeepLab."""
+
+    filters: int
+    layers: int
+    size: int
+    batch: int
+    steps: int = 5
+    classes: int = 19
+
+    def __str__(self) -> str:
+        sizes = f"F={self.filters}, B={self.steps}, L={self.layers}"
+        return f"Auto-DeepLab, {sizes}, crop {self.size}, batch {self.batch}"
+
+    def stock(self, checkpointed: bool) -> nn.Module:
+        if checkpointed:
+            raise NotImplementedError("the stock Auto-DeepLab network is not checkpointed")
+        return stock_trellis.Network(self.filters, self.steps, self.layers, self.classes)
+
+    def fused(self, memory: str, backend: str) -> nn.Module:
+        sizes = (self.filters, self.steps, self.layers, self.classes)
+        return AutoDeepLabSupernet(*sizes, memory=memory, backend=backend)
+
+    def label_shape(self) -> tuple[int, ...]:
+        return (self.batch, self.size, self.size)
 
 
 @dataclass
@@ -86,20 +142,19 @@ class Contestant:
         return step
 
 
-def make(name: str, setting: Setting, seed: int = 0, backend: str = "auto") -> Contestant:
+def make(name: str, setting: Sizes, seed: int = 0, backend: str = "auto") -> Contestant:
     """The contestant of this name; all that share setting and seed have the same weights and images."""
     torch.manual_seed(seed)
-    sizes = (setting.channels, setting.layers, setting.classes)
-    network: nn.Module = Network(*sizes, checkpointed=name == STOCK_CHECKPOINTED)
+    network = setting.stock(checkpointed=name == STOCK_CHECKPOINTED)
     if name in MEMORY:
-        weights, network = network.state_dict(), DartsSupernet(*sizes, memory=MEMORY[name], backend=backend)
+        weights, network = network.state_dict(), setting.fused(MEMORY[name], backend)
         network.load_state_dict(weights)
     layout = torch.channels_last if name == STOCK_LAST else torch.contiguous_format
     torch.manual_seed(seed)
     batches = [
         (
             torch.randn(setting.batch, 3, setting.size, setting.size).contiguous(memory_format=layout),
-            torch.randint(setting.classes, (setting.batch,)),
+            torch.randint(setting.classes, setting.label_shape()),
         )
         for _ in range(2)
     ]

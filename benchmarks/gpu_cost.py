@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import stock
+import stock_trellis
 import torch
 from eager_cost import EagerCost
 from gpu_picture import FAST, LEAN, STOCK, draw
@@ -24,7 +25,7 @@ from rich.table import Table
 
 from fastnas.bench.gpu_cost import Cost, call_costs
 from fastnas.kernels.launch import TritonKernels
-from fastnas.nn import Cell, DartsSupernet
+from fastnas.nn import Cell, DartsSupernet, TrellisCell
 
 LAUNCH_SECONDS = 3e-6  # a stream takes up kernels no faster than about this
 
@@ -68,6 +69,32 @@ def cell_counts(channels: int, size: int, batch: int, nodes: int = stock.NODES) 
     }
 
 
+def trellis_counts(filters: int, crop: int, batch: int, steps: int = 5) -> Counts:
+    """Forward and backward of one layer of Auto-DeepLab's search network, a cell for each of its four scales."""
+    sides = [crop // (4 << level) + 1 for level in range(stock_trellis.SCALES)]
+    widths = [filters * steps << level for level in range(stock_trellis.SCALES)]
+    counts: Counts = {STOCK: [], FAST: [], LEAN: []}
+    for level, width in enumerate(widths):
+        sources = [s if 0 <= s < len(widths) else None for s in (level - 1, level, level + 1)]
+        ways = [None if s is None else widths[s] for s in sources]
+        given = [level, *(s for s in sources if s is not None)]
+        with torch.device("meta"):
+            plain = stock_trellis.Cell([width, *ways], filters << level, steps)
+            cell = TrellisCell(width, ways, filters << level, steps)
+            tensors = {s: torch.empty(batch, widths[s], sides[s], sides[s], requires_grad=True) for s in given}
+            weights = torch.empty(len(plain._ops), stock.CANDIDATES, requires_grad=True)
+            betas = torch.empty(len(given) - 1, requires_grad=True)
+        with EagerCost() as counted:
+            ends = [None if s is None else tensors[s] for s in sources]
+            made = plain(tensors[level], *ends, (sides[level], sides[level]), weights)
+            out = sum(beta * way for beta, way in zip(betas, made, strict=True))
+            out.backward(torch.empty_like(out))
+        counts[STOCK] += counted.costs
+        for name, memory in ((FAST, "fast"), (LEAN, "lean")):
+            counts[name] += _cell_costs(cell, batch, [(sides[s], sides[s]) for s in given], memory)
+    return counts
+
+
 def step_counts(channels: int, layers: int, size: int, batch: int) -> Counts:
     """Forward and backward of the whole DARTS search network, all gradients, with stem, classifier and loss."""
     with torch.device("meta"):
@@ -88,7 +115,7 @@ def step_counts(channels: int, layers: int, size: int, batch: int) -> Counts:
     return counts
 
 
-def _cell_costs(cell: Cell, batch: int, sizes: list[tuple[int, int]], memory: str) -> list[Cost]:
+def _cell_costs(cell: Cell | TrellisCell, batch: int, sizes: list[tuple[int, int]], memory: str) -> list[Cost]:
     return call_costs(cell.spec, batch, sizes, memory, TritonKernels.tiling)
 
 
@@ -147,6 +174,16 @@ def main() -> None:
         width, side = 2 * scale, 320 // scale + 1
         title = f"Auto-DeepLab, a cell at scale {scale}, C={width}, {side}×{side}, 5 nodes, batch 2"
         found[title] = cell_counts(width, side, 2, nodes=5)
+    filters, crop = (
+        (
+            4,
+            64,
+        )
+        if words.quick
+        else (8, 321)
+    )
+    title = f"Auto-DeepLab, a layer of the search network, F={filters}, crop {crop}, batch 2"
+    found[title] = trellis_counts(filters, crop, 2, steps=1 if words.quick else 5)
     console.print("Counted and predicted; nothing here was measured on a GPU.")
     for title, counts in found.items():
         console.print(table(title, counts))

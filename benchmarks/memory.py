@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from contestants import Contestant, Setting, make
+from contestants import Contestant, Sizes, make
 
 from fastnas.measure import peak, saved_for_backward
 from fastnas.ops import release_workspaces
@@ -11,7 +11,7 @@ from fastnas.ops import release_workspaces
 QUANTITIES = ("saved", "resident", "peak")
 
 
-def memory(name: str, setting: Setting, threads: int) -> dict[str, float]:
+def memory(name: str, setting: Sizes, threads: int) -> dict[str, float]:
     """Bytes of a step of contestant `name`: saved for backward, resident meanwhile, and at the peak."""
     torch.set_num_threads(threads)
     contestant = make(name, setting)
@@ -32,6 +32,7 @@ def _warm_up(contestant: Contestant) -> None:
     A step of full size would leave its workspaces behind, and the peak of the next step would lack them.
     """
     images, labels = contestant.training
-    small = Contestant(contestant.network, (images[:2, :, :8, :8], labels[:2]), contestant.validation)
+    labels = labels[:2, :8, :8] if labels.dim() == 3 else labels[:2]
+    small = Contestant(contestant.network, (images[:2, :, :8, :8], labels), contestant.validation)
     small.forward_backward()
     contestant.network.zero_grad(set_to_none=True)

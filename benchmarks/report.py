@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from contestants import STOCK, STOCK_LAST, Setting
+from contestants import STOCK, STOCK_LAST, Sizes
 from rich.table import Table
 
 Figure = float | str  # or why there is none
@@ -16,7 +16,7 @@ Figure = float | str  # or why there is none
 class Results:
     """What was measured at one setting: `seconds` of each round and `bytes`, by quantity and contestant."""
 
-    setting: Setting
+    setting: Sizes
     seconds: dict[str, dict[str, list[float] | str]] = field(default_factory=dict)
     bytes: dict[str, dict[str, Figure]] = field(default_factory=dict)
 
@@ -58,7 +58,7 @@ def scaling_table(results: Results, one: str, many: str) -> Table:
     return table
 
 
-def batches_table(found: Mapping[str, Mapping[str, object] | str], setting: Setting) -> Table:
+def batches_table(found: Mapping[str, Mapping[str, object] | str], setting: Sizes) -> Table:
     """Time and memory of every network at one batch size; its own processes, so times did not take turns."""
     table = Table("network", title=str(setting), title_justify="left")
     for heading in ("a batch", "an image", "peak", "peak an image"):

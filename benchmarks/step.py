@@ -1,6 +1,7 @@
-"""Whole steps of the DARTS search network: time, memory and error, fastnas against stock PyTorch.
+"""Whole steps of a search network: time, memory and error, fastnas against stock PyTorch.
 
-    python benchmarks/step.py                                   # C=16, L=8, 32x32, batch 16
+    python benchmarks/step.py                                   # DARTS, C=16, L=8, 32x32, batch 16
+    python benchmarks/step.py --network auto-deeplab            # F=8, L=12, crop 129, batch 2
     python benchmarks/step.py --batch 16 64 --checkpointed --scaling --json result.json
 
 docs/benchmarks.md says what each figure means.
@@ -18,7 +19,7 @@ from pathlib import Path
 import torch
 from accuracy import errors
 from compiled import COMPILED, compiled_seconds
-from contestants import FAST, LEAN, MEMORY, STOCK, STOCK_CHECKPOINTED, STOCK_LAST, Setting, make
+from contestants import FAST, LEAN, MEMORY, STOCK, STOCK_CHECKPOINTED, STOCK_LAST, Setting, Sizes, TrellisSetting, make
 from isolated import OUT_OF_MEMORY, isolated
 from machine import machine
 from memory import QUANTITIES, memory
@@ -30,7 +31,11 @@ FORWARD_BACKWARD = "forward + backward"
 ONE_THREAD = "forward + backward, 1 thread"
 SEARCH = "search step"
 SEARCH_PHASE_AWARE = "search step, stock phase-aware too"
-QUICK = {"batch": [2], "channels": 4, "size": 16, "rounds": 2, "seeds": 1}
+DEFAULTS = {
+    "darts": {"batch": [16], "channels": 16, "layers": 8, "size": 32},
+    "auto-deeplab": {"batch": [2], "channels": 8, "layers": 12, "size": 129},
+}
+QUICK = {"batch": [2], "channels": 4, "layers": 3, "size": 16, "rounds": 2, "seeds": 1}
 
 
 def main() -> None:
@@ -42,20 +47,25 @@ def main() -> None:
     for key, value in document["machine"].items():
         console.print(f"{key}: {value}", highlight=False, markup=False)
     for batch in options.batch:
-        results = measure(names, Setting(options.channels, options.layers, options.size, batch), options)
+        results = measure(names, setting_of(options, batch), options)
         console.print(results_table(results))
         if options.scaling:
             console.print(scaling_table(results, ONE_THREAD, FORWARD_BACKWARD))
         document["results"].append({**asdict(results), "medians": results.medians()})
         save(document, options.json)
     compared = [STOCK, FAST, LEAN]
-    setting = Setting(options.channels, options.layers, options.size, options.batch[0])
+    setting = setting_of(options, options.batch[0])
     document["errors"] = isolated(errors, compared, setting, options.seeds, options.threads)
     console.print(errors_table(document["errors"], compared, f"against float64, {setting}, {options.seeds} seeds"))
     save(document, options.json)
 
 
-def measure(names: Sequence[str], setting: Setting, options: argparse.Namespace) -> Results:
+def setting_of(options: argparse.Namespace, batch: int) -> Sizes:
+    kind = {"darts": Setting, "auto-deeplab": TrellisSetting}[options.network]
+    return kind(options.channels, options.layers, options.size, batch)
+
+
+def measure(names: Sequence[str], setting: Sizes, options: argparse.Namespace) -> Results:
     """Memory first, each network in a process of its own: what does not fit there is not timed here."""
     results = Results(setting)
     too_large: dict[str, str] = {}
@@ -74,9 +84,7 @@ def measure(names: Sequence[str], setting: Setting, options: argparse.Namespace)
     return results
 
 
-def timed(
-    names: Sequence[str], setting: Setting, options: argparse.Namespace
-) -> dict[str, dict[str, list[float] | str]]:
+def timed(names: Sequence[str], setting: Sizes, options: argparse.Namespace) -> dict[str, dict[str, list[float] | str]]:
     """Seconds of each round by quantity and contestant."""
     contestants = {name: make(name, setting) for name in names}
     whole = {name: c.forward_backward for name, c in contestants.items()}
@@ -85,6 +93,8 @@ def timed(
         torch.set_num_threads(1)
         times[ONE_THREAD] = interleaved(whole, options.rounds)
         torch.set_num_threads(options.threads)
+    if options.forward_backward_only:
+        return times
     aware = {name: c.search_step(phase_aware=True) for name, c in contestants.items()}
     public = {
         f"{name}, public": c.search_step(phase_aware=False) for name, c in contestants.items() if name not in MEMORY
@@ -102,22 +112,24 @@ def save(document: dict[str, object], path: Path | None) -> None:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=positive, nargs="+", default=[16], help="one or more (default 16)")
-    parser.add_argument("--channels", type=positive, default=16)
-    parser.add_argument("--layers", type=positive, default=8)
-    parser.add_argument("--size", type=positive, default=32, help="height and width of the images")
+    parser.add_argument("--network", choices=DEFAULTS, default="darts")
+    parser.add_argument("--batch", type=positive, nargs="+", help="one or more (default 16, or 2)")
+    parser.add_argument("--channels", type=positive, help="width: C of DARTS, F of Auto-DeepLab (default 16, or 8)")
+    parser.add_argument("--layers", type=positive, help="default 8, or 12")
+    parser.add_argument("--size", type=positive, help="height and width of the images (default 32, or 129)")
     parser.add_argument("--threads", type=positive, default=os.cpu_count())
     parser.add_argument("--rounds", type=positive, default=7, help="rounds that count, after warm-up")
     parser.add_argument("--seeds", type=positive, default=3, help="networks and batches for the errors")
     parser.add_argument("--checkpointed", action="store_true", help="also stock with per-edge checkpointing")
+    parser.add_argument("--forward-backward-only", action="store_true", help="leave out the whole search step")
     parser.add_argument("--scaling", action="store_true", help="also with one thread")
     parser.add_argument(
         "--compile", type=positive, metavar="SECONDS", help="also stock under torch.compile, if it is done by then"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure to FILE")
     parser.add_argument("--quick", action="store_true", help="a tiny network, two rounds: shows that everything runs")
-    if parser.parse_args().quick:
-        parser.set_defaults(**QUICK)
+    given = parser.parse_args()
+    parser.set_defaults(**(QUICK if given.quick else DEFAULTS[given.network]))
     options = parser.parse_args()
     if options.json and not options.json.absolute().parent.is_dir():
         parser.error(f"--json: there is no folder {options.json.parent}")

@@ -93,6 +93,7 @@ class GpuLaunch:
     in_channels: int
     out_channels: int
     accumulate: int
+    resample: int
 
 class GpuPlan:
     launches: list[GpuLaunch]

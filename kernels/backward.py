@@ -13,6 +13,7 @@ from fastnas.kernels.columns import (
     OUT_CHANNELS,
     OUT_HEIGHT,
     OUT_WIDTH,
+    RESAMPLE,
     STATE_CHANNELS,
     STATE_GIVEN,
     STATE_GRAD,
@@ -25,7 +26,9 @@ from fastnas.kernels.gather import state_block, transposed
 from fastnas.kernels.gradients import grad_block
 from fastnas.kernels.pixels import load_block, store_block, tile_pixels
 from fastnas.kernels.pools import pool_transposed
+from fastnas.kernels.resample import resample_transposed
 from fastnas.kernels.rows import exists, factor, job_row, number, only_if, per_channel, view
+from fastnas.kernels.sums import exact_sum
 from fastnas.kernels.units import unit
 
 
@@ -40,7 +43,19 @@ def store_sums(floats, job, tile, row, known, first, second):
 
 @triton.jit
 def grad_sums(
-    bases, buffers, table, jobs, count, state, images, channels, accumulate, P: constexpr, C_IN: constexpr, C: constexpr
+    bases,
+    buffers,
+    table,
+    jobs,
+    count,
+    state,
+    images,
+    channels,
+    accumulate,
+    P: constexpr,
+    C_IN: constexpr,
+    C: constexpr,
+    RESAMPLING: constexpr,
 ):
     """Grid (tiles, jobs, blocks of C_out): a tile's Σ g and Σ g·(u - mean) (C_out); for the identity 0 and Σ g·x."""
     params, floats = buffers[0], buffers[1]
@@ -54,22 +69,34 @@ def grad_sums(
         g = grad_block(bases, job, row, image, y, x, inside)
         if number(job, KIND) == IDENTITY:
             value = state_block(bases, job, row, image, y, x, inside)
-            store_sums(floats, job, tile, row, known, tl.zeros([C], tl.float32), tl.sum(g * value, 1))
+            store_sums(floats, job, tile, row, known, tl.zeros([C], tl.float32), exact_sum(g * value, P))
         else:
-            u = unit(bases, params, floats, job, row, image, y, x, inside, C_IN, C, P)
+            u = unit(bases, params, floats, job, row, image, y, x, inside, C_IN, C, P, RESAMPLING)
             mean = per_channel(floats, tl.load(job + NORM), row, known, 0.0)
             products = tl.where(inside[None, :], g * (u - mean[:, None]), 0.0)
-            store_sums(floats, job, tile, row, known, tl.sum(g, 1), tl.sum(products, 1))
+            store_sums(floats, job, tile, row, known, exact_sum(g, P), exact_sum(products, P))
 
 
 @triton.jit
 def source_back(
-    bases, buffers, table, jobs, count, state, images, channels, accumulate, P: constexpr, C_IN: constexpr, C: constexpr
+    bases,
+    buffers,
+    table,
+    jobs,
+    count,
+    state,
+    images,
+    channels,
+    accumulate,
+    P: constexpr,
+    C_IN: constexpr,
+    C: constexpr,
+    RESAMPLING: constexpr,
 ):
     """Grid (tiles, 1, blocks of C): a state's gradient = what is given + Σ over the jobs that read it.
 
-    Convolutions: the transposed gather of ∂d where not x ≤ 0; pools: their gradient through the windows; the
-    identity: α·g.
+    Convolutions: the transposed gather of ∂d where not x ≤ 0, or the transposed resampling of ∂d, which has its mask
+    already; pools: their gradient through the windows; the identity: α·g. x is read where one of them looks at it.
     """
     params, floats = buffers[0], buffers[1]
     of = table + state
@@ -81,13 +108,17 @@ def source_back(
     given = only_if(exists(of, STATE_GIVEN), known)
     result = load_block(pointer, image_stride, channel, given, image, y, x, inside, height, width)
     pointer, image_stride = view(bases, of, STATE_VALUE)
-    value = load_block(pointer, image_stride, channel, known, image, y, x, inside, height, width)
+    looks = only_if(exists(of, STATE_VALUE), known)
+    value = load_block(pointer, image_stride, channel, looks, image, y, x, inside, height, width)
     for index in range(count):
         job = job_row(table, jobs, index)
         kind = number(job, KIND)
         if kind == CONVOLUTION:
-            grad = transposed(bases, params, job, channel, image, y, x, inside, C, P)
-            result += tl.where(value <= 0.0, 0.0, grad)
+            if RESAMPLING and number(job, RESAMPLE) != 0:
+                result += resample_transposed(bases, job, channel, image, y, x, inside, C, P)
+            else:
+                grad = transposed(bases, params, job, channel, image, y, x, inside, C, P)
+                result += tl.where(value <= 0.0, 0.0, grad)
         elif kind == IDENTITY:
             result += factor(params, job, ALPHA) * grad_block(bases, job, channel, image, y, x, inside)
         else:

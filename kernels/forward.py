@@ -23,12 +23,25 @@ from fastnas.kernels.columns import (
 from fastnas.kernels.gather import state_block
 from fastnas.kernels.pixels import load_block, store_block, tile_pixels
 from fastnas.kernels.rows import exists, factor, job_row, number, only_if, per_channel, view
+from fastnas.kernels.sums import exact_sum
 from fastnas.kernels.units import kept_unit, unit
 
 
 @triton.jit
 def moments(
-    bases, buffers, table, jobs, count, state, images, channels, accumulate, P: constexpr, C_IN: constexpr, C: constexpr
+    bases,
+    buffers,
+    table,
+    jobs,
+    count,
+    state,
+    images,
+    channels,
+    accumulate,
+    P: constexpr,
+    C_IN: constexpr,
+    C: constexpr,
+    RESAMPLING: constexpr,
 ):
     """Grid (tiles, jobs, blocks of C_out): u into `output` if it is kept, a tile's mean and Σ(u - mean)² (C_out) of it.
 
@@ -45,7 +58,7 @@ def moments(
         row = tl.program_id(2) * C + tl.arange(0, C)
         known = row < own
         image, y, x, inside = tile_pixels(tile, images, height, width, P)
-        u = unit(bases, params, floats, job, row, image, y, x, inside, C_IN, C, P)
+        u = unit(bases, params, floats, job, row, image, y, x, inside, C_IN, C, P, RESAMPLING)
         if exists(job, OUTPUT):
             pointer, image_stride = view(bases, job, OUTPUT)
             store_block(pointer, image_stride, u, row, known, image, y, x, inside, height, width)
@@ -57,14 +70,26 @@ def moments(
             centred = tl.where(inside[None, :], u - mean[:, None] - rest[:, None], 0.0)
             at = floats + place + 2 * tile * own + row
             tl.store(at, mean, mask=known)
-            tl.store(at + own, tl.sum(centred * centred, 1), mask=known)
+            tl.store(at + own, exact_sum(centred * centred, P), mask=known)
             rests = floats + place + (2 * tl.cdiv(total, P) + tile) * own + row
             tl.store(rests, rest, mask=known)
 
 
 @triton.jit
 def apply(
-    bases, buffers, table, jobs, count, state, images, channels, accumulate, P: constexpr, C_IN: constexpr, C: constexpr
+    bases,
+    buffers,
+    table,
+    jobs,
+    count,
+    state,
+    images,
+    channels,
+    accumulate,
+    P: constexpr,
+    C_IN: constexpr,
+    C: constexpr,
+    RESAMPLING: constexpr,
 ):
     """Grid (tiles, 1, blocks of C): y = Σ over jobs of (u - mean)·scale + shift, or α·x, plus y if `accumulate`.
 
@@ -86,7 +111,7 @@ def apply(
         else:
             row, rows = channel - number(job, FIRST), number(job, OUT_CHANNELS)
             known = (row >= 0) & (row < rows)
-            u = kept_unit(bases, params, floats, job, row, image, y, x, inside, C_IN, C, P)
+            u = kept_unit(bases, params, floats, job, row, image, y, x, inside, C_IN, C, P, RESAMPLING)
             norm = tl.load(job + NORM)
             mean = per_channel(floats, norm, row, known, 0.0)
             scale = per_channel(floats, norm + rows, row, known, 0.0)

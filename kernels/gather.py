@@ -18,10 +18,12 @@ from fastnas.kernels.columns import (
     OUT_HEIGHT,
     OUT_WIDTH,
     POINTWISE,
+    RESAMPLE,
     START,
     STRIDE,
 )
 from fastnas.kernels.pixels import corners, load_block
+from fastnas.kernels.resample import resampled
 from fastnas.kernels.rows import exists, number, only_if, per_channel, view
 
 
@@ -84,7 +86,20 @@ def state_block(bases, job, channel, image, y, x, inside):
 
 
 @triton.jit
-def gathered(bases, params, floats, job, channel, image, y, x, inside, C: constexpr, P: constexpr):
+def gathered(
+    bases, params, floats, job, channel, image, y, x, inside, C: constexpr, P: constexpr, RESAMPLING: constexpr
+):
+    """d (C, P), by taps or, where RESAMPLING says that there may be such jobs, by resampling; 0 where not inside."""
+    if RESAMPLING and number(job, RESAMPLE) != 0:
+        value = resampled(bases, job, channel, image, y, x, inside)
+        d = tl.where(value < 0.0, 0.0, value)
+    else:
+        d = convolved(bases, params, floats, job, channel, image, y, x, inside, C, P)
+    return d
+
+
+@triton.jit
+def convolved(bases, params, floats, job, channel, image, y, x, inside, C: constexpr, P: constexpr):
     """d (C, P) = Σ_tap w[:, tap]·ReLU(x̂) where the tap meets it; 0 where the pixel is not inside."""
     kernel, dilation = number(job, KERNEL), number(job, DILATION)
     known = channel < number(job, IN_CHANNELS)
@@ -101,7 +116,21 @@ def gathered(bases, params, floats, job, channel, image, y, x, inside, C: conste
 
 
 @triton.jit
-def product(bases, params, floats, job, row, image, y, x, inside, C_IN: constexpr, C_OUT: constexpr, P: constexpr):
+def product(
+    bases,
+    params,
+    floats,
+    job,
+    row,
+    image,
+    y,
+    x,
+    inside,
+    C_IN: constexpr,
+    C_OUT: constexpr,
+    P: constexpr,
+    RESAMPLING: constexpr,
+):
     """u (C_OUT, P) = W[row]·d, over blocks of C_IN channels."""
     channels = number(job, IN_CHANNELS)
     known_row = (row >= 0) & (row < number(job, OUT_CHANNELS))
@@ -109,7 +138,7 @@ def product(bases, params, floats, job, row, image, y, x, inside, C_IN: constexp
     u = tl.zeros([C_OUT, P], tl.float32)
     for begin in range(0, channels, C_IN):
         channel = begin + tl.arange(0, C_IN)
-        d = gathered(bases, params, floats, job, channel, image, y, x, inside, C_IN, P)
+        d = gathered(bases, params, floats, job, channel, image, y, x, inside, C_IN, P, RESAMPLING)
         mask = known_row[:, None] & (channel < channels)[None, :]
         weight = tl.load(weights + row[:, None] * channels + channel[None, :], mask=mask, other=0.0)
         u += tl.dot(weight, d, input_precision="ieee")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,8 @@ KERNELS: dict[str, Any] = {
 }
 NAMES: list[str] = _C.gpu_kernels()
 
+GATHER = ("moments", "apply", "grad_sums", "stage_back", "source_back")
+
 # A tile's values of all channels stay in registers; more channels than LARGEST are worked on in several blocks.
 TILING = (1024, 16, 64, 512)
 SMALLEST, LARGEST = 16, 64  # tl.dot needs sixteen
@@ -36,23 +39,27 @@ class TritonKernels:
 
     tiling: Tiling = TILING
 
-    def launch(self, launch: _C.GpuLaunch, tensors: Tensors) -> None:
-        """Put one launch on the current stream of the tensors' device."""
-        name = NAMES[launch.kernel]
+    def run(self, launches: Sequence[_C.GpuLaunch], tensors: Tensors) -> None:
+        """Put all launches, in their order, on the current stream of the tensors' device."""
+        bases = tuple(tensors.bases)
+        buffers = (tensors.params, tensors.floats, tensors.statistics, tensors.grads)
         with _on(tensors.table.device):
-            KERNELS[name][grid(name, launch)](
-                tuple(tensors.bases),
-                (tensors.params, tensors.floats, tensors.statistics, tensors.grads),
-                tensors.table,
-                launch.list,
-                launch.count,
-                launch.state,
-                launch.images,
-                launch.channels,
-                launch.accumulate,
-                **constants(name, launch),
-                **options(constants(name, launch)),
-            )
+            for launch in launches:
+                name = NAMES[launch.kernel]
+                fixed = constants(name, launch)
+                KERNELS[name][grid(name, launch)](
+                    bases,
+                    buffers,
+                    tensors.table,
+                    launch.list,
+                    launch.count,
+                    launch.state,
+                    launch.images,
+                    launch.channels,
+                    launch.accumulate,
+                    **fixed,
+                    **options(fixed),
+                )
 
 
 def worked_on(name: str, launch: _C.GpuLaunch) -> int:
@@ -61,10 +68,15 @@ def worked_on(name: str, launch: _C.GpuLaunch) -> int:
 
 
 def constants(name: str, launch: _C.GpuLaunch) -> dict[str, int]:
-    """Compile-time constants: pixels of a tile; channels that are gathered at once, and that a block works on."""
+    """Compile-time constants: pixels of a tile; channels that are gathered at once, and that a block works on.
+
+    What resamples has instances of its own, so that the others keep their registers.
+    """
     channels = worked_on(name, launch)
     block = min(LARGEST, max(SMALLEST, triton.next_power_of_2(channels)))
     result = {"P": max(launch.tile, 1), "C_IN": SMALLEST, "C": block}
+    if name in GATHER:
+        result["RESAMPLING"] = bool(launch.resample)
     return result | {"WHOLE": channels <= block} if name == "stage_back" else result
 
 

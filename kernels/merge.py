@@ -8,15 +8,14 @@ import triton.language as tl
 from triton.language import constexpr
 
 from fastnas.kernels.columns import (
+    AFFINE_SUMS,
     ALPHA,
     ALPHA_SUM,
     BATCH,
     BETA,
-    BETA_GRAD,
     COEFFICIENTS,
     EPS,
     GAMMA,
-    GAMMA_GRAD,
     IDENTITY,
     KIND,
     MOMENTS,
@@ -24,6 +23,7 @@ from fastnas.kernels.columns import (
     OUT_CHANNELS,
     OUT_HEIGHT,
     OUT_WIDTH,
+    REDUCTION_ACCUMULATE,
     REDUCTION_COLUMNS,
     REDUCTION_PARTS,
     REDUCTION_PLACE,
@@ -133,9 +133,10 @@ def coefficients(
     """Grid (1, jobs): batch norm's derivative ∂u = a·g + b·(u - mean) + c and what it gives besides.
 
     s1 = Σ g, s2 = inverse·Σ g·(u - mean), a = α·γ·inverse, b = -a·inverse·s2/M, c = -a·s1/M (b = c = 0 with running
-    statistics), ∂γ = α·s2, ∂β = α·s1, and into `alpha_sum` Σ_c γ·s2 + β·s1; for the identity Σ_c Σ g·x.
+    statistics); into `affine_sums` α·s2 and α·s1, its parts of ∂γ and ∂β; into `alpha_sum` Σ_c γ·s2 + β·s1, for the
+    identity Σ_c Σ g·x.
     """
-    params, floats, grads = buffers[0], buffers[1], buffers[3]
+    params, floats = buffers[0], buffers[1]
     job = job_row(table, jobs, tl.program_id(1))
     identity = number(job, KIND) == IDENTITY
     own = number(job, OUT_CHANNELS)
@@ -169,9 +170,10 @@ def coefficients(
             tl.store(left, a.to(tl.float32), mask=known)
             tl.store(left + own, b.to(tl.float32), mask=known)
             tl.store(left + 2 * own, c.to(tl.float32), mask=known)
-            gamma_grad, beta_grad = tl.load(job + GAMMA_GRAD), tl.load(job + BETA_GRAD)
-            tl.store(grads + gamma_grad + channel, (alpha * s2).to(tl.float32), mask=only_if(gamma_grad >= 0, known))
-            tl.store(grads + beta_grad + channel, (alpha * s1).to(tl.float32), mask=only_if(beta_grad >= 0, known))
+            affine = tl.load(job + AFFINE_SUMS)
+            parts, wanted = floats + affine + channel, only_if(affine >= 0, known)
+            tl.store(parts, (alpha * s2).to(tl.float32), mask=wanted)
+            tl.store(parts + own, (alpha * s1).to(tl.float32), mask=wanted)
     at = tl.load(job + ALPHA_SUM)
     tl.store(floats + at, tl.sum(alpha_sum, 0).to(tl.float32), mask=at >= 0)
 
@@ -180,16 +182,21 @@ def coefficients(
 def reduce(
     bases, buffers, table, jobs, count, state, images, channels, accumulate, P: constexpr, C_IN: constexpr, C: constexpr
 ):
-    """Grid (chunks of CHUNK, reductions): grads[place + i] = Σ_p floats[source + p·stride + i], in double."""
+    """Grid (chunks of CHUNK, reductions): grads[place + i] = Σ_p floats[source + p·stride + i], in double.
+
+    Plus what is there already where `accumulate` says so: of other edges that share a parameter.
+    """
     floats, grads = buffers[1], buffers[3]
     row = table + jobs + tl.program_id(1) * REDUCTION_COLUMNS
     source, stride = tl.load(row + REDUCTION_SOURCE), tl.load(row + REDUCTION_STRIDE)
     parts = number(row, REDUCTION_PARTS)
     i = tl.program_id(0) * CHUNK + tl.arange(0, CHUNK)
     known = i < number(row, REDUCTION_SIZE)
-    result = tl.zeros([CHUNK], tl.float64)
+    place = grads + tl.load(row + REDUCTION_PLACE) + i
+    before = only_if(number(row, REDUCTION_ACCUMULATE) != 0, known)
+    result = tl.load(place, mask=before, other=0.0).to(tl.float64)
     for begin in range(0, parts, TILES):
         part = begin + tl.arange(0, TILES)
         at = floats + source + part[:, None] * stride + i[None, :]
         result += tl.sum(tl.load(at, mask=(part < parts)[:, None] & known[None, :], other=0.0).to(tl.float64), 0)
-    tl.store(grads + tl.load(row + REDUCTION_PLACE) + i, result.to(tl.float32), mask=known)
+    tl.store(place, result.to(tl.float32), mask=known)

@@ -20,13 +20,16 @@ from fastnas.kernels.columns import (
     OUT_WIDTH,
     POINTWISE,
     RECTIFY,
+    RESAMPLE,
     SUMS,
     WEIGHT_SUMS,
 )
 from fastnas.kernels.gather import depthwise_weights, gathered, normed, rectified, state_block, transposed, window
 from fastnas.kernels.gradients import coefficients_of, grad_block
 from fastnas.kernels.pixels import rounded, store_block, tile_pixels
+from fastnas.kernels.resample import resampled
 from fastnas.kernels.rows import exists, job_row, number, only_if, per_channel, view
+from fastnas.kernels.sums import exact_sum
 from fastnas.kernels.units import kept_unit, output_block
 
 
@@ -51,15 +54,38 @@ def stage_grad(bases, params, floats, table, job, row, image, y, x, inside, C: c
 
 @triton.jit
 def unit_grad(
-    bases, params, floats, table, job, row, image, y, x, inside, C_IN: constexpr, C_OUT: constexpr, P: constexpr
+    bases,
+    params,
+    floats,
+    table,
+    job,
+    row,
+    image,
+    y,
+    x,
+    inside,
+    C_IN: constexpr,
+    C_OUT: constexpr,
+    P: constexpr,
+    RESAMPLING: constexpr,
 ):
     """∂u (C_OUT, P) = a·g + b·(u - mean) + c; 0 where the pixel is not inside."""
     a, b, c, mean = coefficients_of(floats, job, row, row < number(job, OUT_CHANNELS))
     result = a[:, None] * stage_grad(bases, params, floats, table, job, row, image, y, x, inside, C_OUT, P)
     if number(job, BATCH) != 0:
-        u = kept_unit(bases, params, floats, job, row, image, y, x, inside, C_IN, C_OUT, P)
+        u = kept_unit(bases, params, floats, job, row, image, y, x, inside, C_IN, C_OUT, P, RESAMPLING)
         result += b[:, None] * (u - mean[:, None]) + c[:, None]
     return tl.where(inside[None, :], result, 0.0)
+
+
+@triton.jit
+def read_by(bases, job, channel, image, y, x, inside, RESAMPLING: constexpr):
+    """(C, P): what the ReLU of a stage without taps sees of a state at output pixels (y, x)."""
+    if RESAMPLING and number(job, RESAMPLE) != 0:
+        value = resampled(bases, job, channel, image, y, x, inside)
+    else:
+        value = state_block(bases, job, channel, image, y, x, inside)
+    return value
 
 
 @triton.jit
@@ -103,8 +129,8 @@ def sums_before(
         centred += tl.where(passes, weight * z, 0.0)
     before = table + tl.load(job + BEFORE) * JOB_COLUMNS
     into = floats + tl.load(before + SUMS) + 2 * part * channels + channel
-    add_to(into, tl.sum(grad * ones, 1), known, first)
-    add_to(into + channels, tl.sum(grad * centred, 1), known, first)
+    add_to(into, exact_sum(grad * ones, P), known, first)
+    add_to(into + channels, exact_sum(grad * centred, P), known, first)
 
 
 @triton.jit
@@ -121,6 +147,7 @@ def stage_back(
     P: constexpr,
     C_IN: constexpr,
     C: constexpr,
+    RESAMPLING: constexpr,
     WHOLE: constexpr,
 ):
     """Grid (parts, jobs): ∂W += ∂u·dᵀ, ∂w += ∂d·ReLU(x̂), ∂d = Wᵀ·∂u; part p takes tiles p, p + parts, …
@@ -144,7 +171,7 @@ def stage_back(
         first = tile == part
         image, y, x, inside = tile_pixels(tile, images, height, width, P)
         if WHOLE:
-            du = unit_grad(bases, params, floats, table, job, row, image, y, x, inside, C_IN, C, P)
+            du = unit_grad(bases, params, floats, table, job, row, image, y, x, inside, C_IN, C, P, RESAMPLING)
         for begin in range(0, columns, C_IN):
             channel = begin + tl.arange(0, C_IN)
             known = channel < columns
@@ -152,19 +179,19 @@ def stage_back(
             for above in range(0, rows, C):
                 row = above + tl.arange(0, C)
                 if not WHOLE:
-                    du = unit_grad(bases, params, floats, table, job, row, image, y, x, inside, C_IN, C, P)
+                    du = unit_grad(bases, params, floats, table, job, row, image, y, x, inside, C_IN, C, P, RESAMPLING)
                 at = row[:, None] * columns + channel[None, :]
                 mask = (row < rows)[:, None] & known[None, :]
                 weight = tl.load(weights + at, mask=mask, other=0.0)
                 dd = tl.dot(tl.trans(weight), du, dd, input_precision="ieee")
                 if place >= 0:
-                    d = gathered(bases, params, floats, job, channel, image, y, x, inside, C_IN, P)
+                    d = gathered(bases, params, floats, job, channel, image, y, x, inside, C_IN, P, RESAMPLING)
                     add_to(sums + at, tl.dot(du, tl.trans(d), input_precision="ieee"), mask, first)
             dd = rounded(dd, bases)  # all sums are of what is stored
             if exists(job, GRAD_GATHERED):
                 stored = dd
                 if number(job, RECTIFY) != 0:
-                    value = state_block(bases, job, channel, image, y, x, inside)
+                    value = read_by(bases, job, channel, image, y, x, inside, RESAMPLING)
                     stored = tl.where(value <= 0.0, 0.0, dd)
                 pointer, image_stride = view(bases, job, GRAD_GATHERED)
                 store_block(pointer, image_stride, stored, channel, known, image, y, x, inside, height, width)

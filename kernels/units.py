@@ -12,11 +12,25 @@ from fastnas.kernels.rows import exists, number, view
 
 
 @triton.jit
-def unit(bases, params, floats, job, row, image, y, x, inside, C_IN: constexpr, C_OUT: constexpr, P: constexpr):
+def unit(
+    bases,
+    params,
+    floats,
+    job,
+    row,
+    image,
+    y,
+    x,
+    inside,
+    C_IN: constexpr,
+    C_OUT: constexpr,
+    P: constexpr,
+    RESAMPLING: constexpr,
+):
     """u (C_OUT, P) as it is normalised: computed, and rounded to T. Not for the identity."""
     u = tl.zeros([C_OUT, P], tl.float32)
     if number(job, KIND) == CONVOLUTION:
-        u = product(bases, params, floats, job, row, image, y, x, inside, C_IN, C_OUT, P)
+        u = product(bases, params, floats, job, row, image, y, x, inside, C_IN, C_OUT, P, RESAMPLING)
     else:
         u = pooled(bases, job, row, image, y, x, inside, C_OUT, P)
     return rounded(u, bases)
@@ -32,11 +46,25 @@ def output_block(bases, job, row, image, y, x, inside):
 
 
 @triton.jit
-def kept_unit(bases, params, floats, job, row, image, y, x, inside, C_IN: constexpr, C_OUT: constexpr, P: constexpr):
+def kept_unit(
+    bases,
+    params,
+    floats,
+    job,
+    row,
+    image,
+    y,
+    x,
+    inside,
+    C_IN: constexpr,
+    C_OUT: constexpr,
+    P: constexpr,
+    RESAMPLING: constexpr,
+):
     """`unit`, read where it is kept."""
     u = tl.zeros([C_OUT, P], tl.float32)
     if exists(job, OUTPUT):
         u = output_block(bases, job, row, image, y, x, inside)
     else:
-        u = unit(bases, params, floats, job, row, image, y, x, inside, C_IN, C_OUT, P)
+        u = unit(bases, params, floats, job, row, image, y, x, inside, C_IN, C_OUT, P, RESAMPLING)
     return u

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import subprocess
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -27,10 +28,11 @@ class EmulatedKernels:
     def __init__(self, tiling: tuple[int, int, int, int] = (*cuda.CudaKernels.tiling[:3], 8), seed: int = 1) -> None:
         self.tiling, self.seed = tiling, seed
 
-    def launch(self, launch: _C.GpuLaunch, tensors: Tensors) -> None:
-        dtype = list(cuda.SCALARS).index(tensors.bases[0].dtype)
-        arguments = map(ctypes.byref, (cuda.TensorsArgument.of(tensors), cuda.LaunchArgument.of(launch)))
-        check(library().fastnas_launch(dtype, *arguments, self.seed))
+    def run(self, launches: Sequence[_C.GpuLaunch], tensors: Tensors) -> None:
+        dtype, given = list(cuda.SCALARS).index(tensors.bases[0].dtype), cuda.TensorsArgument.of(tensors)
+        for launch in launches:
+            arguments = map(ctypes.byref, (given, cuda.LaunchArgument.of(launch)))
+            check(library().fastnas_launch(dtype, *arguments, self.seed))
 
 
 def check(status: int) -> None:

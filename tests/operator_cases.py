@@ -120,6 +120,12 @@ def resize_spec(way: str, norm: Norm | None = None) -> Spec:
     return Spec((10, 6, 7), 2, edges, (2,), (norm or Norm(),) * 2)
 
 
+def resize_to(size: Size, target: Size) -> Case:
+    """One state resampled, normed with running statistics, to the size of an input that only goes on into a sum."""
+    edges = (Edge(0, 2, 1, ("resize_conv_bn",), like=1), Edge(1, 2, 1, ("identity",)))
+    return Case("resize-to", Spec((6, 4, 4), 2, edges, (2,), (Norm(batch=False),)), (size, target))
+
+
 def _shared_edges() -> Spec:
     """Three edges of the same parameters and entries of α, two of them into one state."""
     names = ("sep_conv_3x3", "max_pool_3x3", "dil_conv_5x5", "skip_connect")
@@ -205,7 +211,7 @@ CASES: list[Case] = [
     Case("trellis-two-ways", trellis_spec(8, (8, 10, 12), 3, ways=("same", "up")), ((6, 9), (6, 9), (3, 5))),
     Case(
         "trellis-affine",
-        trellis_spec(16, (8, 6, 10), norm=Norm(affine=True), ways=("down", "same")),
+        trellis_spec(16, (8, 6, 12), norm=Norm(affine=True), ways=("down", "same")),
         ((4, 4), (7, 8), (4, 4)),
     ),
     Case("trellis-eval", trellis_spec(4, (8, 6, 10, 4), norm=Norm(batch=False)), ((5, 4), (9, 8), (5, 4), (3, 2))),

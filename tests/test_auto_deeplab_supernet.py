@@ -29,17 +29,22 @@ def supernets(backend: str, memory: str = "fast", layers: int = 4) -> tuple[stoc
     return theirs, ours
 
 
+def error(actual: Tensor, expected: Tensor) -> float:
+    """Largest difference, relative where values are large."""
+    return float(((actual - expected).abs() / expected.abs().clamp_min(1)).double().amax())
+
+
 def assert_same(ours: nn.Module, theirs: nn.Module, tolerance: float = 1e-8) -> None:
     """The same parameters, gradients and buffers."""
     theirs_state, theirs_parameters = theirs.state_dict(), dict(theirs.named_parameters())
     assert ours.state_dict().keys() == theirs_state.keys()
     for name, a in ours.state_dict().items():
-        torch.testing.assert_close(a, theirs_state[name], rtol=tolerance, atol=tolerance, msg=name)
+        assert error(a, theirs_state[name]) <= tolerance, name
     for name, a in ours.named_parameters():
         b = theirs_parameters[name]
         assert (a.grad is None) == (b.grad is None), name
         if a.grad is not None:
-            torch.testing.assert_close(a.grad, b.grad, rtol=tolerance, atol=tolerance, msg=name)
+            assert error(a.grad, b.grad) <= tolerance, name
 
 
 def test_parameter_counts_are_those_of_the_widely_used_implementation() -> None:
@@ -49,9 +54,8 @@ def test_parameter_counts_are_those_of_the_widely_used_implementation() -> None:
         assert len(network.weight_parameters()) + 2 == len(list(network.parameters()))
 
 
-@pytest.mark.parametrize("memory", ["fast", "lean"])
 @pytest.mark.parametrize(("layers", "size"), [(1, (9, 8)), (2, (16, 30)), (4, (33, 45))])
-@backends
+@pytest.mark.parametrize(("backend", "memory"), [("reference", "fast"), ("cpu", "fast"), ("cpu", "lean")])
 def test_it_trains_as_stock_does(backend: str, layers: int, size: tuple[int, int], memory: str) -> None:
     theirs, ours = supernets(backend, memory, layers)
     optimisers = [torch.optim.SGD(m.parameters(), 0.05, momentum=0.9) for m in (theirs, ours)]

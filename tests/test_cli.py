@@ -20,6 +20,7 @@ import fastnas
 from fastnas.cli import main
 from fastnas.genotype import DARTS_V2, load, save
 from fastnas.search.config import RetrainConfig, RunConfig, SearchConfig
+from fastnas.search.segmentation_config import TrellisRetrainConfig, TrellisSearchConfig
 
 FASTNAS = [sys.executable, "-m", "fastnas"]
 
@@ -50,6 +51,7 @@ def test_help_imports_no_torch() -> None:
         "search",
         "decode",
         "retrain",
+        "evaluate",
         "plot",
         "plan",
         "info",
@@ -61,15 +63,29 @@ def test_version() -> None:
     assert call("--version").output == f"fastnas {fastnas.__version__}\n"
 
 
-@pytest.mark.parametrize(("command", "model"), [("search", SearchConfig), ("retrain", RetrainConfig)])
+@pytest.mark.parametrize(
+    ("command", "model"),
+    [
+        ("search darts", SearchConfig),
+        ("search auto-deeplab", TrellisSearchConfig),
+        ("retrain darts", RetrainConfig),
+        ("retrain auto-deeplab", TrellisRetrainConfig),
+    ],
+)
 def test_help_shows_every_option_with_default_and_range(command: str, model: type[RunConfig]) -> None:
-    text = " ".join(call(command, "--help").output.split())
+    text = " ".join(call(*command.split(), "--help").output.split())
     for name, field in model.model_fields.items():
         assert f"--{name.replace('_', '-')} " in text
         assert field.description
         assert " ".join(field.description.split()) in text
-    assert "[default: 0.025; x>0]" in text
+    assert f"[default: {model.model_fields['lr'].default}; x>0]" in text
     assert "[default: 0.9; 0<=x<1]" in text
+
+
+@pytest.mark.parametrize("command", ["search", "retrain"])
+def test_help_of_a_command_names_its_methods(command: str) -> None:
+    text = call(command, "--help").output
+    assert re.findall(r"^  ([\w-]+)  ", text.split("Commands:")[1], re.MULTILINE) == ["darts", "auto-deeplab"]
 
 
 def test_options_reach_the_configuration(data: Path, tmp_path: Path) -> None:

@@ -82,7 +82,8 @@ def test_autocast_keeps_half_precision(dtype: torch.dtype, backend: str) -> None
         out, statistics = mixed_cell(p.spec, p.inputs, p.alpha, p.params, [], "fast", backend)
     assert (out.dtype, statistics.dtype) == (dtype, torch.float32)
     exact, _ = mixed_cell(p.spec, p.inputs, p.alpha, p.params, [], "fast", backend)
-    assert (out.float() - exact).norm() <= 14 * torch.finfo(dtype).eps * exact.norm()
+    rounded = 4  # x, u of two stages and y, each by half an ε
+    assert (out.float() - exact).norm() <= rounded / 2 * torch.finfo(dtype).eps * exact.norm()
 
 
 @memories

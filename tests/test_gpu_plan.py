@@ -10,7 +10,7 @@ import gpu_step
 import numpy as np
 import pytest
 import torch
-from operator_cases import CASES, Case, cell_spec
+from operator_cases import CASES, Case, cell_spec, trellis_spec
 from rich.console import Console
 
 from fastnas import _C
@@ -39,6 +39,44 @@ def test_launches_do_not_depend_on_how_many_candidates_an_edge_has(memory: str) 
         spec = cell_spec(8, steps=4, candidates=candidates)
         counts.add(tuple(len(plan.launches) for plan in plans(spec, 2, ((8, 8), (8, 8)), memory)))
     assert len(counts) == 1
+
+
+@pytest.mark.parametrize("memory", ["fast", "lean"])
+def test_launches_of_a_trellis_do_not_depend_on_its_candidates(memory: str) -> None:
+    counts = set()
+    for candidates in (("max_pool_3x3", "skip_connect", "sep_conv_3x3"), DARTS_CANDIDATES, DARTS_CANDIDATES * 3):
+        spec = trellis_spec(8, (40, 20, 40, 80), 5, candidates=candidates)
+        sizes = ((9, 9), (17, 17), (9, 9), (5, 5))
+        counts.add(tuple(len(plan.launches) for plan in plans(spec, 2, sizes, memory)))
+    assert len(counts) == 1
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("memory", ["fast", "lean"])
+def test_every_gradient_is_written_once_and_then_added_to(case: Case, memory: str) -> None:
+    plan, columns = plans(case.spec, case.batch, case.sizes, memory)[1], _C.gpu_columns()["Reduction"]
+    table = np.frombuffer(plan.table, dtype=np.int64)
+    written = np.zeros(plan.grads, dtype=bool)
+    for launch in plan.launches:
+        if _C.gpu_kernels()[launch.kernel] != "reduce":
+            continue
+        before = written.copy()
+        for at in range(launch.list, launch.list + launch.count * columns["columns"], columns["columns"]):
+            place, size, add = (int(table[at + columns[name]]) for name in ("place", "size", "accumulate"))
+            here = slice(place, place + size)
+            assert (before[here] == bool(add)).all()
+            assert (written[here] == before[here]).all(), "two rows of one launch write the same"
+            written[here] = True
+    assert written.all()
+
+
+def test_a_sum_that_no_backward_reads_is_not_saved() -> None:
+    case = next(case for case in CASES if case.name == "trellis")
+    forward, backward = plans(case.spec, case.batch, case.sizes, "lean")
+    areas = [height * width for height, width in case.spec.sizes(list(case.sizes))]
+    inner = sum(case.spec.channels[s] * areas[s] for s in case.spec.inner_states)
+    assert forward.saved == backward.saved == case.batch * inner
+    assert len(case.spec.inner_states) == len(areas) - case.spec.inputs - len(case.spec.outputs) - 2
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -100,6 +138,13 @@ def test_outputs_must_be_distinct() -> None:
 
 def test_a_darts_cell_moves_an_eighth_of_what_stock_moves_in_a_twentieth_of_the_launches() -> None:
     counts = gpu_cost.cell_counts(16, 32, 64)
+    stock, fast = (counts[name] for name in (gpu_cost.STOCK, gpu_cost.FAST))
+    assert sum(cost.bytes for cost in fast) * 8 <= sum(cost.bytes for cost in stock)
+    assert len(fast) * 20 <= len(stock)
+
+
+def test_a_layer_of_a_trellis_moves_an_eighth_of_what_stock_moves_in_a_twentieth_of_the_launches() -> None:
+    counts = gpu_cost.trellis_counts(8, 321, 2)
     stock, fast = (counts[name] for name in (gpu_cost.STOCK, gpu_cost.FAST))
     assert sum(cost.bytes for cost in fast) * 8 <= sum(cost.bytes for cost in stock)
     assert len(fast) * 20 <= len(stock)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -77,21 +78,58 @@ def test_as_exact_as_eager_in_float32(case: Case, backend: str, memory: str) -> 
     assert_as_exact_as_eager(case, backend, memory)
 
 
-@pytest.mark.parametrize("mean", [10.0, 500.0])
+def shift(p: Problem, mean: float = 500.0) -> Problem:
+    """Means that are `mean` times the deviation."""
+    return replace(p, inputs=[(x + mean).float().double() for x in p.inputs])
+
+
+def correlate(p: Problem) -> Problem:
+    """Channels that are nearly the same."""
+    return replace(p, inputs=[(x.mean(1, keepdim=True) + 0.01 * x).float().double() for x in p.inputs])
+
+
+hard = pytest.mark.parametrize("change", [shift, correlate])
+
+
+@hard
 @modes
-def test_as_exact_as_eager_with_large_means(mean: float, backend: str, memory: str) -> None:
-    def shift(p: Problem) -> Problem:
-        return replace(p, inputs=[(x + mean).float().double() for x in p.inputs])
+def test_as_exact_as_eager_on_hard_inputs(change: Callable[[Problem], Problem], backend: str, memory: str) -> None:
+    assert_as_exact_as_eager(PRECISE[1], backend, memory, change)
 
-    assert_as_exact_as_eager(PRECISE[1], backend, memory, shift)
+
+SMALL = edge("20x9x7-affine", channels=20, size=(9, 7), batch=4, norm=Norm(affine=True))
+
+
+def assert_usually_as_exact_as_eager(backend: str, memory: str, change: Callable[[Problem], Problem]) -> None:
+    """Root mean square error against float64 at most one and a half times eager's, over seeds, of every tensor.
+
+    With affine norms of 252 hard values one channel in a hundred, whose deviation is next to nothing, has an error ten
+    times that of the others. The largest error of a few seeds is such a channel's: it is chance which of two equally
+    exact programs is hit harder, and by how much.
+    """
+    squares: dict[str, Tensor] = {}
+    for seed in SEEDS:
+        p = change(problem(SMALL, seed))
+        single = p.to(torch.float32)
+        exact, eager, ours = run(reference.cell, p), run(reference.cell, single), run(fused(backend, memory), single)
+        for name, e, *both in zip(names(p), exact, eager, ours, strict=True):
+            found = torch.stack([(t.double() - e).square().sum() for t in both])
+            squares[name] = squares.get(name, torch.zeros(2)) + found
+    for name, (of_eager, of_ours) in squares.items():
+        assert of_ours <= 1.5**2 * of_eager, f"{name}: {(of_ours / of_eager).sqrt():.2f} times eager's error"
+
+
+@hard
+@modes
+def test_usually_as_exact_as_eager_on_small_hard_inputs(
+    change: Callable[[Problem], Problem], backend: str, memory: str
+) -> None:
+    assert_usually_as_exact_as_eager(backend, memory, change)
 
 
 @modes
-def test_as_exact_as_eager_with_correlated_channels(backend: str, memory: str) -> None:
-    def correlate(p: Problem) -> Problem:
-        return replace(p, inputs=[(x.mean(1, keepdim=True) + 0.01 * x).float().double() for x in p.inputs])
-
-    assert_as_exact_as_eager(PRECISE[1], backend, memory, correlate)
+def test_as_exact_as_eager_with_means_of_ten_deviations(backend: str, memory: str) -> None:
+    assert_as_exact_as_eager(PRECISE[1], backend, memory, partial(shift, mean=10.0))
 
 
 LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -10,8 +10,8 @@ namespace {
 
 using Pool = Candidate::Pool;
 
-// What is the same for all images: weights, packed, and norms; those of a last stage or of a candidate without stages
-// with its α.
+// What is the same for all images: weights, packed, which edges may share, and norms; those of a last stage or of a
+// candidate without stages with its α.
 template <class T>
 struct Constants {
     std::vector<T*> pointwise, depthwise;
@@ -38,8 +38,11 @@ class Inference : Cell<T> {
     void run() {
         const Scratch scratch([this](Arena& arena) { layout(arena); });
         parallel_for(call.threads, int(graph.edges.size()), [this](int e, int) {
-            for (std::size_t c = 0; c < constants_[e].size(); ++c)
-                prepare(graph.edges[e].candidates[c], graph.channels[graph.edges[e].target], constants_[e][c]);
+            const Edge& edge = graph.edges[e];
+            for (std::size_t c = 0; c < constants_[e].size(); ++c) {
+                if (edge.owner == e) pack_weights(edge.candidates[c], constants_[e][c]);
+                set_norms(edge.candidates[c], graph.channels[edge.target], constants_[e][c]);
+            }
         });
         parallel_for(call.threads, images, [this](int n, int thread) { run_image(n, threads_[thread]); });
     }
@@ -49,9 +52,10 @@ class Inference : Cell<T> {
         constants_.assign(graph.edges.size(), {});
         std::ptrdiff_t output = 0;
         for (std::size_t e = 0; e < graph.edges.size(); ++e) {
-            output = std::max(output, image_size(graph.edges[e].target));
-            for (const Candidate& candidate : graph.edges[e].candidates)
-                constants_[e].push_back(layout_constants(candidate, graph.channels[graph.edges[e].target], arena));
+            const Edge& edge = graph.edges[e];
+            output = std::max(output, image_size(edge.target));
+            for (std::size_t c = 0; c < edge.candidates.size(); ++c)
+                constants_[e].push_back(layout_constants(edge, c, arena));
         }
         threads_.clear();
         for (const ThreadScratch<T>& shared : layout_threads<T>(*this, arena)) {
@@ -62,26 +66,32 @@ class Inference : Cell<T> {
         }
     }
 
-    Constants<T> layout_constants(const Candidate& candidate, int channels, Arena& arena) const {
-        Constants<T> constants;
-        constants.norms.resize(std::max<std::size_t>(candidate.stages.size(), 1));
-        for (NormState<T>& norm : constants.norms) norm.layout(arena, this->padded(channels));
-        for (const Stage& stage : candidate.stages) {
+    Constants<T> layout_constants(const Edge& edge, std::size_t c, Arena& arena) const {
+        const std::vector<Stage>& stages = edge.candidates[c].stages;
+        const bool shares = &edge != &graph.edges[edge.owner];
+        Constants<T> constants = shares ? constants_[edge.owner][c] : Constants<T>{};
+        constants.norms.assign(std::max<std::size_t>(stages.size(), 1), {});
+        for (NormState<T>& norm : constants.norms) norm.layout(arena, this->padded(graph.channels[edge.target]));
+        if (shares) return constants;
+        for (const Stage& stage : stages) {
             constants.pointwise.push_back(arena.take<T>(this->packed_size(stage)));
             constants.depthwise.push_back(arena.take<T>(this->packed_depthwise_size(stage)));
         }
         return constants;
     }
 
-    void prepare(const Candidate& candidate, int channels, Constants<T>& constants) const {
+    void pack_weights(const Candidate& candidate, const Constants<T>& constants) const {
+        for (std::size_t s = 0; s < candidate.stages.size(); ++s)
+            this->pack(candidate.stages[s], constants.pointwise[s], constants.depthwise[s]);
+    }
+
+    void set_norms(const Candidate& candidate, int channels, Constants<T>& constants) const {
         const double alpha = call.weight(candidate);
         if (candidate.identity) constants.norms[0].set_identity(alpha, this->padded(channels));
         if (candidate.pool != Pool::none) this->norm_state(candidate.pool_norm, alpha, constants.norms[0]);
-        for (std::size_t s = 0; s < candidate.stages.size(); ++s) {
-            const Stage& stage = candidate.stages[s];
-            this->pack(stage, constants.pointwise[s], constants.depthwise[s]);
-            this->norm_state(stage.norm, s + 1 == candidate.stages.size() ? alpha : 1.0, constants.norms[s]);
-        }
+        for (std::size_t s = 0; s < candidate.stages.size(); ++s)
+            this->norm_state(candidate.stages[s].norm, s + 1 == candidate.stages.size() ? alpha : 1.0,
+                             constants.norms[s]);
     }
 
     void run_image(int n, Thread& thread) const {

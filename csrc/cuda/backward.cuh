@@ -19,8 +19,8 @@ __device__ inline void grad_sums(const Tensors<T>& t, const Launch& launch, Tile
     store_sums(job, norm_row(t, job), number, tile, g, memory.u, t.floats + job.sums);
 }
 
-// With s₁ = Σ g, s₂ = inverse·Σ g·(u - mean): (3, C_out) a = α·γ·inverse, b = -a·inverse·s₂/M, c = -a·s₁/M, and
-// ∂γ = α·s₂, ∂β = α·s₁, this job's part of ∂α = Σ_c γ·s₂ + β·s₁.
+// With s₁ = Σ g, s₂ = inverse·Σ g·(u - mean): (3, C_out) a = α·γ·inverse, b = -a·inverse·s₂/M, c = -a·s₁/M, and this
+// job's parts of ∂γ = α·s₂, ∂β = α·s₁ and ∂α = Σ_c γ·s₂ + β·s₁.
 template <class T>
 __device__ inline void coefficients(const Tensors<T>& t, const Launch& launch, MergeMemory& memory) {
     const Job& job = job_of(t, launch.list + blockIdx.y);
@@ -47,8 +47,10 @@ __device__ inline void coefficients(const Tensors<T>& t, const Launch& launch, M
         to[0] = float(a);
         to[channels] = job.batch ? float(-a * inverse * s2 / pixels) : 0;
         to[2 * channels] = job.batch ? float(-a * s1 / pixels) : 0;
-        if (job.gamma_grad >= 0) t.grads[job.gamma_grad + c] = float(alpha * s2);
-        if (job.beta_grad >= 0) t.grads[job.beta_grad + c] = float(alpha * s1);
+        if (job.affine_sums >= 0) {
+            t.floats[job.affine_sums + c] = float(alpha * s2);
+            t.floats[job.affine_sums + channels + c] = float(alpha * s1);
+        }
         // Without γ there is no β: the product with 0 would turn an infinite s₁ into NaN.
         alpha_grad += job.gamma < 0 ? s2 : gamma * s2 + beta * s1;
     }
@@ -73,7 +75,7 @@ struct NormGrad {
     __device__ float operator()(float g, float u) const { return batch ? a * g + (b * (u - mean) + c) : a * g; }
 };
 
-// grads[place + i] = Σ over parts
+// grads[place + i] = Σ over parts, plus what is there if `accumulate`
 template <class T>
 __device__ inline void reduce(const Tensors<T>& t, const Launch& launch, NoMemory&) {
     constexpr int kChunk = 256;  // plan.h: kReduceChunk
@@ -84,7 +86,8 @@ __device__ inline void reduce(const Tensors<T>& t, const Launch& launch, NoMemor
         double sum = 0;
 #pragma unroll 4
         for (i64 part = 0; part < r.parts; ++part) sum += from[part * r.stride];
-        t.grads[r.place + i] = float(sum);
+        float& grad = t.grads[r.place + i];
+        grad = float(r.accumulate ? grad + sum : sum);
     }
 }
 

@@ -47,20 +47,24 @@ __device__ inline void source_back(const Tensors<T>& t, const Launch& launch, No
     if (!tile.inside()) return;
     const Pixel pixel = tile.mine();
     const int place = tile.offset(pixel), area = tile.area();
+    const bool looks = state.value.base >= 0;
     const T* value = image_of(t, state.value, pixel.image);
     for (int c = tile.channel; c < int(state.channels); c += tile.step) {
         const T* plane = value + c * area;
+        const float own = looks ? to_float(plane[place]) : 0;
         float sum = state.given.base < 0 ? 0 : to_float(image_of(t, state.given, pixel.image)[c * area + place]);
-        const bool blocked = to_float(plane[place]) <= 0;
         for (int i = 0; i < launch.count; ++i) {
             const Job& job = job_of(t, launch.list + i);
             if (job.kind == kIdentity) {
                 const T* grad = image_of(t, job.grad, pixel.image) + c * area;
                 sum += param_or(t.params, job.alpha, 1) * to_float(grad[place]);
+            } else if (job.resample) {
+                const i64 plane_area = job.out_height * job.out_width;
+                sum += resample_transposed(job, pixel, image_of(t, job.grad_gathered, pixel.image) + c * plane_area);
             } else if (job.kind == kConvolution) {
-                if (!blocked) sum += gather_transposed(t, job, pixel, c);
+                if (!(own <= 0)) sum += gather_transposed(t, job, pixel, c);
             } else {
-                sum += pool_transposed(t, job, pixel, c, plane, to_float(plane[place]));
+                sum += pool_transposed(t, job, pixel, c, plane, own);
             }
         }
         image_of(t, state.grad, pixel.image)[c * area + place] = from_float<T>(sum);

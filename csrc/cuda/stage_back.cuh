@@ -41,7 +41,7 @@ __device__ inline void sums_before(const Tensors<T>& t, const Job& job, const Ti
     for (int c = warp(); c < channels; c += kWarps) {
         const Normed normed = norm_of(norm, channels, c);
         const float* weights = t.params + job.depthwise + c * K * K;
-        float first = 0, second = 0;
+        ExactSum first, second;
         for (int p = lane(); p < tile.count; p += kLanes) {
             const Pixel pixel = tile.at(p);
             const T* plane = image_of(t, job.input, pixel.image) + c * area;
@@ -54,14 +54,13 @@ __device__ inline void sums_before(const Tensors<T>& t, const Job& job, const Ti
                 centred += weight * (z - normed.mean);
             });
             const float grad = d_grad[c * tile.pixels + p];
-            first += grad * ones;
-            second += grad * centred;
+            first.add(grad * ones);
+            second.add(grad * centred);
         }
-        first = sum_lanes(first);
-        second = sum_lanes(second);
+        const float g_sum = first.over_lanes(), product_sum = second.over_lanes();
         if (lane() == 0) {
-            to[c] = add ? to[c] + first : first;
-            to[channels + c] = add ? to[channels + c] + second : second;
+            to[c] = add ? to[c] + g_sum : g_sum;
+            to[channels + c] = add ? to[channels + c] + product_sum : product_sum;
         }
     }
 }
@@ -150,13 +149,24 @@ struct StageBack {
             sums_before<1>(t, job, tile, memory.d, sums, add);
     }
 
-    // ∂d of a 1×1 convolution of stride 1 becomes the gradient of its source. A thread stores what it changes here.
+    // ∂d of a stage that resamples, and of a 1×1 convolution of stride 1 whose ∂d becomes the gradient of its source.
     __device__ void rectify(const Tile& tile) const {
         if (!tile.inside()) return;
         const Pixel pixel = tile.mine();
-        const T* input = image_of(t, job.input, pixel.image) + tile.offset(pixel);
+        const int offset = tile.offset(pixel);
+        if (job.resample)
+            rectify(tile, pixel, Resampled(job, pixel));
+        else
+            rectify(tile, pixel, [=](const T* plane) { return to_float(plane[offset]); });
+    }
+
+    // A thread stores what it changes here.
+    template <class Value>
+    __device__ void rectify(const Tile& tile, const Pixel& pixel, Value value) const {
+        const int area = int(job.in_height) * int(job.in_width);
+        const T* image = image_of(t, job.input, pixel.image);
         for (int c = tile.channel; c < columns; c += tile.step)
-            if (to_float(input[c * tile.area()]) <= 0) memory.d[c * tile.pixels + tile.pixel] = 0;
+            if (value(image + c * area) <= 0) memory.d[c * tile.pixels + tile.pixel] = 0;
     }
 };
 

@@ -18,6 +18,27 @@ __device__ inline float sum_lanes(float value, int lanes = kLanes) {
     return value;
 }
 
+// A sum with what its roundings lost, where eager PyTorch sums in double precision, of which many GPUs have one unit to
+// 32 or 64 of float. `high` alone is the sum as floats give it, also of infinities.
+struct ExactSum {
+    float high = 0, lost = 0;
+
+    __device__ void add(float value) {  // Knuth's TwoSum
+        const float sum = high + value, added = sum - high;
+        lost += (high - (sum - added)) + (value - added);
+        high = sum;
+    }
+    // Over the lanes of a warp; every lane gets it.
+    __device__ float over_lanes() {
+        for (int distance = kLanes / 2; distance > 0; distance /= 2) {
+            lost += __shfl_xor_sync(0xffffffffu, lost, distance);
+            add(__shfl_xor_sync(0xffffffffu, high, distance));
+        }
+        const float sum = high + lost;
+        return sum == sum ? sum : high;
+    }
+};
+
 // Lane l gets Σ over lanes of values[l], l < N ≤ 32. Each step halves what a lane holds: 31 shuffles at most where sums
 // one by one would take 5·N.
 template <int N>
@@ -64,17 +85,16 @@ __device__ inline void store_sums(const Job& job, const float* norm, int number,
     sums += i64(number) * 2 * channels;
     for (int c = warp(); c < channels; c += kWarps) {
         const float mean = norm == nullptr ? 0 : norm[c];
-        float first = 0, second = 0;
+        ExactSum first, second;
         for (int p = lane(); p < tile.count; p += kLanes) {
             const float grad = g[c * tile.pixels + p];
-            first += grad;
-            second += grad * (u[c * tile.pixels + p] - mean);
+            first.add(grad);
+            second.add(grad * (u[c * tile.pixels + p] - mean));
         }
-        first = sum_lanes(first);
-        second = sum_lanes(second);
+        const float g_sum = first.over_lanes(), product_sum = second.over_lanes();
         if (lane() == 0) {
-            sums[c] = job.kind == kIdentity ? 0 : first;
-            sums[channels + c] = second;
+            sums[c] = job.kind == kIdentity ? 0 : g_sum;
+            sums[channels + c] = product_sum;
         }
     }
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "product.cuh"
+#include "resample.cuh"
 #include "window.cuh"
 
 namespace fastnas::gpu {
@@ -33,12 +34,26 @@ __device__ inline void gather(const Tensors<T>& t, const Job& job, const Tile& t
     }
 }
 
+// d = ReLU of the resampled state, 0 beyond the last pixel.
+template <class T>
+__device__ inline void resample(const Tensors<T>& t, const Job& job, const Tile& tile, float* d) {
+    const Pixel pixel = tile.mine();
+    const Resampled resampled(job, pixel);
+    const int area = int(job.in_height) * int(job.in_width);
+    const T* image = image_of(t, job.input, pixel.image);
+#pragma unroll 1
+    for (int c = tile.channel; c < int(job.in_channels); c += tile.step)
+        d[c * tile.pixels + tile.pixel] = tile.inside() ? relu(resampled(image + c * area)) : 0;
+}
+
 template <class T>
 __device__ inline void gather(const Tensors<T>& t, const Job& job, const Tile& tile, float* d) {
     if (job.kernel == 5)
         gather<5>(t, job, tile, d);
     else if (job.kernel == 3)
         gather<3>(t, job, tile, d);
+    else if (job.resample)
+        resample(t, job, tile, d);
     else
         gather<1>(t, job, tile, d);
 }

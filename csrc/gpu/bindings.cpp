@@ -39,27 +39,20 @@ using Columns = std::map<std::string, std::size_t>;
 
 Columns job_columns() {
 #define C(name) FASTNAS_COLUMN(Job, name)
-    return {C(kind),         C(kernel),
-            C(dilation),     C(stride),
-            C(start),        C(in_channels),
-            C(in_height),    C(in_width),
-            C(out_channels), C(out_height),
-            C(out_width),    C(first),
-            C(input),        C(input_norm),
-            C(depthwise),    C(pointwise),
-            C(output),       C(moments),
-            C(norm),         C(eps),
-            C(batch),        C(gamma),
-            C(beta),         C(alpha),
-            C(running),      C(running_stride),
-            C(statistics),   C(grad),
-            C(sums),         C(coefficients),
-            C(gamma_grad),   C(beta_grad),
-            C(alpha_sum),    C(grad_gathered),
-            C(weight_sums),  C(before),
-            C(members),      C(member_count),
-            C(sums_count),   C(rectify),
-            C(next),         {"columns", sizeof(Job) / sizeof(i64)}};
+    return {C(kind),          C(kernel),       C(dilation),
+            C(stride),        C(start),        C(resample),
+            C(in_channels),   C(in_height),    C(in_width),
+            C(out_channels),  C(out_height),   C(out_width),
+            C(first),         C(input),        C(input_norm),
+            C(depthwise),     C(pointwise),    C(output),
+            C(moments),       C(norm),         C(eps),
+            C(batch),         C(gamma),        C(beta),
+            C(alpha),         C(running),      C(running_stride),
+            C(statistics),    C(grad),         C(sums),
+            C(coefficients),  C(affine_sums),  C(alpha_sum),
+            C(grad_gathered), C(weight_sums),  C(before),
+            C(members),       C(member_count), C(sums_count),
+            C(rectify),       C(next),         {"columns", sizeof(Job) / sizeof(i64)}};
 #undef C
 }
 
@@ -71,7 +64,8 @@ Columns state_columns() {
 
 Columns reduction_columns() {
 #define C(name) FASTNAS_COLUMN(Reduction, name)
-    return {C(source), C(parts), C(stride), C(size), C(place), {"columns", sizeof(Reduction) / sizeof(i64)}};
+    return {
+        C(source), C(parts), C(stride), C(size), C(place), C(accumulate), {"columns", sizeof(Reduction) / sizeof(i64)}};
 #undef C
 }
 
@@ -105,7 +99,8 @@ void bind(py::module_& m, py::class_<Graph>& cell) {
         .def_readonly("channels", &Launch::channels)
         .def_readonly("in_channels", &Launch::in_channels)
         .def_readonly("out_channels", &Launch::out_channels)
-        .def_readonly("accumulate", &Launch::accumulate);
+        .def_readonly("accumulate", &Launch::accumulate)
+        .def_readonly("resample", &Launch::resample);
 
     py::class_<Plan>(m, "GpuPlan", "Launches, their table, and the elements that a call's tensors need.")
         .def_readonly("launches", &Plan::launches)

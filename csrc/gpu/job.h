@@ -37,10 +37,12 @@ enum Kind : int { kConvolution, kMaxPool, kAvgPool, kIdentity };
 //     u = W·d,    o = (u - mean)·scale + shift
 //
 // where x̂ is a state or the normed output of the stage before, and is 0 outside. A 1×1 convolution has one tap and no
-// w; a factorised reduce is two such stages, start 0 and 1. Pools have neither ReLU nor W: u is the 3×3 pool with
-// padding 1 of x (max propagates NaN, the mean counts only what is inside). For the identity o = scale·x.
+// w; a factorised reduce is two such stages, start 0 and 1. A stage that resamples is a 1×1 convolution whose x̂ is a
+// state, bilinearly resampled to the size of u: output y lies at y·(in_height - 1)/(out_height - 1), corners' pixels on
+// each other. Pools have neither ReLU nor W: u is the 3×3 pool with padding 1 of x (max propagates NaN, the mean counts
+// only what is inside). For the identity o = scale·x.
 struct Job {
-    i64 kind, kernel, dilation, stride, start;
+    i64 kind, kernel, dilation, stride, start, resample;
     i64 in_channels, in_height, in_width, out_channels, out_height, out_width;
     i64 first;  // channel of the edge's target that the first of u belongs to
     View input;
@@ -65,10 +67,11 @@ struct Job {
                 // identity: 0 and Σ g·x
     i64 sums_count;
     i64 coefficients;           // in floats (3, C_out): ∂u = a·g + b·(u - mean) + c
-    i64 gamma_grad, beta_grad;  // in grads, or -1
+    i64 affine_sums;            // in floats (2, C_out): this stage's part of ∂γ and ∂β; -1: not wanted
     i64 alpha_sum;              // in floats: this stage's part of ∂α; -1: not wanted
     View grad_gathered;         // ∂d (N, C_in, H_out, W_out)
-    i64 rectify;                // 1: with the derivative of ReLU, as its source's whole gradient
+    i64 rectify;                // 1: with the derivative of ReLU: of a stage that resamples, or whose ∂d is its
+                                // source's whole gradient
     i64 weight_sums;            // in floats (parts, C_out·C_in + C_in·K·K): a part's ∂W and ∂w; -1
     i64 before, next;           // the jobs of the stages before and after, or -1
     i64 members, member_count;  // of a pool's leader: its edges' jobs, a list; else 0 of them
@@ -77,13 +80,14 @@ struct Job {
 // A state, for the kernels that write one or its gradient.
 struct State {
     i64 channels, height, width;
-    View value, grad;
+    View value;  // in a backward base -1: its gradient does not depend on it
+    View grad;
     View given;  // what the cell's caller gives of its gradient; base -1: nothing
 };
 
-// grads[place + i] = Σ_p floats[source + p·stride + i]
+// grads[place + i] = Σ_p floats[source + p·stride + i], plus what is there if `accumulate`
 struct Reduction {
-    i64 source, parts, stride, size, place;
+    i64 source, parts, stride, size, place, accumulate;
 };
 
 // A kernel's arguments besides tensors.
@@ -97,6 +101,7 @@ struct Launch {
     int channels;                   // of the plan's statistics
     int in_channels, out_channels;  // the most that any of the jobs has
     int accumulate;                 // apply adds to what is there
+    int resample;                   // whether any of the jobs, of those that are computed, does
 };
 
 }  // namespace fastnas::gpu

@@ -114,6 +114,8 @@ class Launches {
         for (int j : jobs) {
             launch.in_channels = std::max(launch.in_channels, int(rows_.jobs[j].in_channels));
             launch.out_channels = std::max(launch.out_channels, int(rows_.jobs[j].out_channels));
+            const bool computed = kernel != kApply || rows_.jobs[j].output.base < 0;
+            launch.resample |= computed && rows_.jobs[j].resample;
         }
         return launch;
     }

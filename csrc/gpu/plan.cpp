@@ -1,5 +1,7 @@
 #include "plan.h"
 
+#include <set>
+
 #include "launches.h"
 #include "rows.h"
 
@@ -114,7 +116,7 @@ class Backward {
   public:
     Backward(Rows& rows, const Tiling& tiling, Wants wants) : rows_(rows), launches_(rows, tiling), wants_(wants) {
         for (int a = 0; a < rows_.graph.alphas; ++a)
-            if (wants_.alpha && rows_.alphas[a].empty()) reductions_.push_back({0, 0, 0, 1, alpha_grad(a)});
+            if (wants_.alpha && rows_.alphas[a].empty()) reductions_.push_back({0, 0, 0, 1, alpha_grad(a), 0});
     }
 
     const Launches& run() {
@@ -143,9 +145,25 @@ class Backward {
             State& state = rows_.states[s];
             if (rows_.graph.is_input(int(s))) continue;
             const bool given_only = state.given.base >= 0 && rows_.graph.leaving(int(s)).empty();
-            state.grad = given_only ? state.given
-                                    : rows_.dense(kScratch, rows_.scratch, state.channels, state.height, state.width);
+            if (given_only)
+                state.grad = state.given;
+            else if (state.value.base == kScratch)  // a forward's, which no backward reads
+                state.grad = state.value;
+            else
+                state.grad = rows_.dense(kScratch, rows_.scratch, state.channels, state.height, state.width);
         }
+        for (std::size_t s = 0; s < rows_.states.size(); ++s)
+            if (!depends_on_value(int(s))) rows_.states[s].value = kNowhere;
+    }
+
+    // Whether a state's gradient does: by a ReLU or a pool. Where a stage resamples, ReLU comes after that.
+    bool depends_on_value(int state) const {
+        const auto from = std::find_if(rows_.sources.begin(), rows_.sources.end(),
+                                       [=](const Leaving& l) { return l.state == state; });
+        if (from == rows_.sources.end()) return false;
+        const auto looks = [&](int j) { return !rows_.jobs[j].resample; };
+        return !from->leaders.empty() ||
+               (!from->levels.empty() && std::any_of(from->levels[0].begin(), from->levels[0].end(), looks));
     }
 
     void source(const Leaving& from) {
@@ -154,7 +172,8 @@ class Backward {
         if (rows_.memory != Memory::fast)
             for (const List& level : from.levels)
                 launches_.moments(filter(level, [&](int j) { return rows_.jobs[j].output.base >= 0; }));
-        const List weighed = from.last + from.pools + (wants_.alpha ? from.identities : List());
+        const List weighed = from.last + from.pools +
+                             filter(from.identities, [&](int j) { return wants_.alpha && rows_.jobs[j].alpha >= 0; });
         for (int j : weighed + from.identities) {
             Job& job = rows_.jobs[j];
             job.grad = rows_.states[rows_.targets[j]].grad;
@@ -169,8 +188,26 @@ class Backward {
         if (wants(from.state) && !is_alone(from))
             launches_.source_back(from.state,
                                   (from.levels.empty() ? List() : from.levels[0]) + from.leaders + from.identities);
-        launches_.reduce(reductions_);
-        reductions_.clear();
+        reduce();
+    }
+
+    // What several edges share is added up source by source, and within a source, where two may not write to one place
+    // in the same launch, one after the other.
+    void reduce() {
+        while (!reductions_.empty()) {
+            std::vector<Reduction> now, later;
+            std::set<i64> places;
+            for (Reduction r : reductions_) {
+                if (!places.insert(r.place).second) {
+                    later.push_back(r);
+                    continue;
+                }
+                r.accumulate = !written_.insert(r.place).second;
+                now.push_back(r);
+            }
+            launches_.reduce(now);
+            reductions_ = later;
+        }
     }
 
     // Whether one 1×1 convolution is all that reads a state: its ∂d becomes the state's gradient.
@@ -178,17 +215,18 @@ class Backward {
         if (from.levels.empty() || from.levels[0].size() != 1 || from.leaders.size() + from.identities.size() > 0)
             return false;
         const Job& job = rows_.jobs[from.levels[0][0]];
-        return job.depthwise < 0 && job.stride == 1 && rows_.states[from.state].given.base < 0;
+        return job.depthwise < 0 && job.stride == 1 && !job.resample && rows_.states[from.state].given.base < 0;
     }
 
     void place_alpha_sums(const List& weighed) {
         if (!wants_.alpha) return;
         for (int a = 0; a < rows_.graph.alphas; ++a) {
-            const List& jobs = rows_.alphas[a];
-            if (jobs.empty() || std::find(weighed.begin(), weighed.end(), jobs[0]) == weighed.end()) continue;
+            const List jobs = filter(
+                rows_.alphas[a], [&](int j) { return std::find(weighed.begin(), weighed.end(), j) != weighed.end(); });
+            if (jobs.empty()) continue;
             const i64 count = i64(jobs.size()), at = rows_.floats.take(count);
             for (i64 i = 0; i < count; ++i) rows_.jobs[jobs[i]].alpha_sum = at + i;
-            reductions_.push_back({at, count, 1, 1, alpha_grad(a)});
+            reductions_.push_back({at, count, 1, 1, alpha_grad(a), 0});
         }
     }
 
@@ -197,10 +235,12 @@ class Backward {
         job.sums_count = count;
         job.sums = rows_.floats.take(2 * count * job.out_channels);
         if (job.kind == kIdentity) return;
-        job.coefficients = rows_.floats.take(3 * job.out_channels);
-        if (!wants_.parameters) return;
-        job.gamma_grad = job.gamma;
-        job.beta_grad = job.beta;
+        const i64 channels = job.out_channels;
+        job.coefficients = rows_.floats.take(3 * channels);
+        if (!wants_.parameters || job.gamma < 0) return;
+        job.affine_sums = rows_.floats.take(2 * channels);
+        reductions_.push_back({job.affine_sums, 1, 0, channels, job.gamma, 0});
+        reductions_.push_back({job.affine_sums + channels, 1, 0, channels, job.beta, 0});
     }
 
     void list_members(const Leaving& from) {
@@ -223,6 +263,7 @@ class Backward {
                 job.rectify = 1;
             } else if (store) {
                 job.grad_gathered = rows_.scratch_for(job, job.in_channels);
+                job.rectify = job.resample;
             }
             if (wants_.parameters) place_weight_sums(job, parts);
             if (job.before < 0) continue;
@@ -238,14 +279,15 @@ class Backward {
         const i64 depthwise = job.depthwise < 0 ? 0 : job.in_channels * job.kernel * job.kernel;
         const i64 stride = pointwise + depthwise;
         job.weight_sums = rows_.floats.take(parts * stride);
-        reductions_.push_back({job.weight_sums, parts, stride, pointwise, job.pointwise});
-        if (depthwise) reductions_.push_back({job.weight_sums + pointwise, parts, stride, depthwise, job.depthwise});
+        reductions_.push_back({job.weight_sums, parts, stride, pointwise, job.pointwise, 0});
+        if (depthwise) reductions_.push_back({job.weight_sums + pointwise, parts, stride, depthwise, job.depthwise, 0});
     }
 
     Rows& rows_;
     Launches launches_;
     const Wants wants_;
     std::vector<Reduction> reductions_;
+    std::set<i64> written_;  // places of grads
 };
 
 Plan finish(const Rows& rows, const Launches& launches) {

@@ -8,8 +8,6 @@ namespace fastnas::gpu {
 
 namespace {
 
-constexpr View kNowhere{-1, 0, 0};
-
 i64 bits(double value) {
     i64 result;
     static_assert(sizeof result == sizeof value, "a table's column holds a double");
@@ -79,7 +77,8 @@ void Rows::place_states(const std::vector<Size>& inputs) {
             state.grad = {kGradInput, given, image};
             given += images * image;
         } else if (!graph.is_output(int(s))) {
-            state.value = dense(kSaved, saved, channels, height, width);
+            state.value = graph.is_read(int(s)) ? dense(kSaved, saved, channels, height, width)
+                                                : dense(kScratch, scratch, channels, height, width);
         }
         states.push_back(state);
     }
@@ -118,8 +117,8 @@ Job Rows::plain(const Edge& edge, Kind kind) const {
     job.input = from.value;
     job.output = job.grad = job.grad_gathered = kNowhere;
     for (i64* place : {&job.input_norm, &job.depthwise, &job.pointwise, &job.moments, &job.norm, &job.gamma, &job.beta,
-                       &job.alpha, &job.running, &job.statistics, &job.sums, &job.coefficients, &job.gamma_grad,
-                       &job.beta_grad, &job.alpha_sum, &job.weight_sums, &job.before, &job.next})
+                       &job.alpha, &job.running, &job.statistics, &job.sums, &job.coefficients, &job.affine_sums,
+                       &job.alpha_sum, &job.weight_sums, &job.before, &job.next})
         *place = -1;
     return job;
 }
@@ -174,13 +173,18 @@ void Rows::add_stages(const Edge& edge, const Candidate& candidate, Leaving& fro
     for (std::size_t s = 0; s < candidate.stages.size(); ++s) {
         const Stage& stage = candidate.stages[s];
         const bool last = s + 1 == candidate.stages.size();
-        if (stage.gathers() > 1 && candidate.stages.size() > 1)
-            throw std::invalid_argument("on a GPU a factorised reduce must be a candidate's only stage");
+        const bool resizes = stage.kind == Stage::Kind::resize;
+        if ((resizes || stage.gathers() > 1) && candidate.stages.size() > 1)
+            throw std::invalid_argument("on a GPU a resize or a factorised reduce must be a candidate's only stage");
         Job job = plain(edge, kConvolution);
         job.kernel = stage.kernel;
         job.dilation = stage.dilation;
         job.start = -i64(stage.dilation) * (stage.kernel / 2);
         if (stage.depthwise >= 0) job.depthwise = parameters[stage.depthwise];
+        if (resizes) {
+            job.stride = 1;
+            job.resample = job.in_height != job.out_height || job.in_width != job.out_width;
+        }
         if (before >= 0) {
             const Job& previous = jobs[before];
             job.stride = 1;

@@ -12,6 +12,8 @@ namespace fastnas::gpu {
 
 using List = std::vector<int>;
 
+constexpr View kNowhere{-1, 0, 0};
+
 // Numbers of the jobs of the edges that leave a state.
 struct Leaving {
     int state;

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 FLOAT = 4
 IDENTITY, CONVOLUTION = 3, 0
 POOL_TAPS = 9
+NEIGHBOURS = 4  # of a pixel that is resampled
 MOMENTS = 3  # numbers that a tile leaves of every channel
 RUNNING_LAUNCHES = 4  # unbiased variance, counter, means, variances
 Row = dict[str, int]
@@ -154,7 +155,12 @@ class _LaunchCost:
         return job["in_channels"] * (job["out_channels"] + taps)
 
     def _gather_flops(self, job: Row) -> int:
-        taps = POOL_TAPS if job["kind"] != CONVOLUTION else job["kernel"] ** 2 if job["depthwise"] >= 0 else 0
+        if job["kind"] != CONVOLUTION:
+            taps = POOL_TAPS
+        elif job["resample"]:
+            taps = NEIGHBOURS
+        else:
+            taps = job["kernel"] ** 2 if job["depthwise"] >= 0 else 0
         return 2 * taps * self._gathered(job)
 
     def _product_flops(self, job: Row) -> int:
@@ -214,6 +220,7 @@ class _LaunchCost:
             again = self._table.view(job, "Job", "output")[0] < 0
             self._flops += 4 * self._output(job) + self._product_flops(job) * (2 if again else 1)
             self._flops += self._gather_flops(job) if again or job["weight_sums"] >= 0 else 0
+            self._flops += self._gather_flops(job) if job["rectify"] else 0
             if job["weight_sums"] >= 0:
                 self._floats(self._launch.grid_x * self._weights(job))
                 self._flops += self._product_flops(job) + self._gather_flops(job)
@@ -241,5 +248,5 @@ class _LaunchCost:
 
     def _reduce(self) -> None:
         for row in self._table.reductions(self._launch):
-            self._floats((row["parts"] + 1) * row["size"])
+            self._floats((row["parts"] + 1 + row["accumulate"]) * row["size"])
             self._flops += row["parts"] * row["size"]

@@ -9,6 +9,7 @@ import click
 from fastnas import __version__
 from fastnas.cli.bench import bench
 from fastnas.cli.decode import decode
+from fastnas.cli.evaluate import evaluate
 from fastnas.cli.info import info
 from fastnas.cli.plan import plan
 from fastnas.cli.plot import plot
@@ -56,5 +57,5 @@ def main() -> None:
     """
 
 
-for _command in (search, decode, retrain, plot, plan, info, bench):
+for _command in (search, decode, retrain, evaluate, plot, plan, info, bench):
     main.add_command(_command)

@@ -48,15 +48,14 @@ class Batches:
 
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of one epoch: images (n, C, H, W) in float32 and labels (n,)."""
-        state = SeedSequence((self.seed, self.stream, epoch)).generate_state(1, dtype="uint64")
-        generator = Generator().manual_seed(int(state[0]) >> 1)
+        generator = epoch_generator(self.seed, self.stream, epoch)
         order = self.indices
         if self.shuffle:
             order = order[torch.randperm(len(order), generator=generator)]
         loader: DataLoader[Any] = DataLoader(
             self.split,
             batch_sampler=BatchSampler(order.tolist(), self.batch_size, drop_last=self.shuffle),
-            collate_fn=_as_read,
+            collate_fn=as_read,
             num_workers=0 if self.split.in_memory else self.workers,
             generator=Generator(),
         )
@@ -67,7 +66,14 @@ class Batches:
             yield self.transform(images, generator), labels
 
 
-def _as_read(batch: Any) -> Any:
+def epoch_generator(seed: int, stream: int, epoch: int) -> Generator:
+    """For all that is random in an epoch; independent of that of any other seed, stream or epoch."""
+    state = SeedSequence((seed, stream, epoch)).generate_state(1, dtype="uint64")
+    return Generator().manual_seed(int(state[0]) >> 1)
+
+
+def as_read(batch: Any) -> Any:
+    """Collates nothing: the reader returns whole batches."""
     return batch
 
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from fastnas.data.dataset import ImageData, ImageSplit, TensorSplit
-from fastnas.data.picture import Kind, inspect, read
+from fastnas.data.picture import Kind, image_files, inspect, read, visible
 from fastnas.errors import UserError
 
 # Above this, images are read from disk as they are needed.
@@ -79,7 +77,7 @@ def _classes(root: Path, part: str) -> dict[str, Path]:
     folder = root / part
     if not folder.is_dir():
         raise UserError(f"{root} has no folder {part!r}; expected train/<class>/* and val/<class>/* in it")
-    found = {child.name: child for child in _visible(folder) if child.is_dir()}
+    found = {child.name: child for child in visible(folder) if child.is_dir()}
     if not found:
         raise UserError(f"{folder} has no folder for any class; expected {folder}/<class>/*")
     return found
@@ -94,21 +92,11 @@ def _check_classes(root: Path, train: set[str], val: set[str]) -> None:
         raise UserError(f"{root}/train has one class only ({min(train)!r}); a classifier needs at least two")
 
 
-@lru_cache(maxsize=1)
-def _suffixes() -> frozenset[str]:
-    readable = Image.registered_extensions()
-    return frozenset(suffix for suffix, form in readable.items() if form in Image.OPEN)
-
-
 def _images(folder: Path) -> list[Path]:
-    found = [file for file in _visible(folder) if file.suffix.lower() in _suffixes() and file.is_file()]
+    found = image_files(folder)
     if not found:
         raise UserError(f"class {folder.name!r} is empty: {folder} holds no image file that Pillow reads")
     return found
-
-
-def _visible(folder: Path) -> list[Path]:
-    return sorted(child for child in folder.iterdir() if not child.name.startswith("."))
 
 
 def _common_kind(files: list[Path], image_size: int | None) -> Kind:

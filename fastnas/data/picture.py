@@ -1,8 +1,9 @@
-"""One image file, through Pillow."""
+"""Image files, through Pillow."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,22 @@ class Kind:
     size: tuple[int, int]
 
 
+def image_files(folder: Path) -> list[Path]:
+    """The files in `folder` that by their names are images and not hidden, sorted."""
+    return [file for file in visible(folder) if file.suffix.lower() in _suffixes() and file.is_file()]
+
+
+def visible(folder: Path) -> list[Path]:
+    """What is in `folder` and not hidden, sorted."""
+    return sorted(child for child in folder.iterdir() if not child.name.startswith("."))
+
+
+@lru_cache(maxsize=1)
+def _suffixes() -> frozenset[str]:
+    readable = Image.registered_extensions()
+    return frozenset(suffix for suffix, form in readable.items() if form in Image.OPEN)
+
+
 def inspect(file: Path) -> Kind:
     """What kind of image `file` is, by its header.
 
@@ -36,7 +53,7 @@ def inspect(file: Path) -> Kind:
             turned = image.getexif().get(ExifTags.Base.Orientation) in _TURNED
             mode = image.mode
     except Exception as error:  # Pillow's plugins raise whatever their parsers do
-        raise _damaged(file, error) from error
+        raise damaged(file, error) from error
     if mode in ("I", "F"):
         raise UserError(f"{file} has 32-bit pixels (Pillow's mode {mode!r}); expected 8 or 16 bits a pixel")
     grey = mode in _GREY_MODES or mode.startswith(_DEEP_GREY)
@@ -58,7 +75,7 @@ def read(file: Path, kind: Kind) -> npt.NDArray[np.uint8]:
                 image = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
             pixels = np.asarray(image, dtype=np.uint8)
     except Exception as error:  # as above
-        raise _damaged(file, error) from error
+        raise damaged(file, error) from error
     return pixels[None] if kind.channels == 1 else pixels.transpose(2, 0, 1)
 
 
@@ -68,6 +85,7 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
 
 
-def _damaged(file: Path, error: Exception) -> UserError:
+def damaged(file: Path, error: Exception) -> UserError:
+    """What to raise where Pillow fails to read `file`."""
     reason = "unknown format" if isinstance(error, UnidentifiedImageError) else str(error)
     return UserError(f"{file} cannot be read as an image: {reason}")

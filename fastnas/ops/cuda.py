@@ -10,6 +10,7 @@ import ctypes
 import hashlib
 import os
 import tempfile
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,7 +72,7 @@ class LaunchArgument(ctypes.Structure):
         (name, ctypes.c_int)
         for name in (
             *("kernel", "grid_x", "grid_y", "list", "count", "state", "tile", "images", "channels"),
-            *("in_channels", "out_channels", "accumulate"),
+            *("in_channels", "out_channels", "accumulate", "resample"),
         )
     )
 
@@ -88,24 +89,27 @@ class CudaKernels:
     name = "cuda"
     tiling = (ELEMENTS, LEAST, MOST, BLOCKS)
 
-    def launch(self, launch: _C.GpuLaunch, tensors: Tensors) -> None:
-        """Put one launch on the current stream of the tensors' device; compiles where `load` has not been called.
+    def run(self, launches: Sequence[_C.GpuLaunch], tensors: Tensors) -> None:
+        """Put all launches, in their order, on the current stream of the tensors' device.
+
+        Compiles where `load` has not been called.
 
         Raises:
             CudaError: the kernels cannot be compiled, or CUDA refuses.
         """
-        device = tensors.params.device
+        device, given = tensors.params.device, TensorsArgument.of(tensors)
         with torch.cuda.device(device):
-            function = load(device, tensors.bases[0].dtype)[launch.kernel]
-            given = (TensorsArgument.of(tensors), LaunchArgument.of(launch))
-            arguments = (ctypes.c_void_p * 2)(*map(ctypes.addressof, given))
+            functions = load(device, tensors.bases[0].dtype)
             stream = torch.cuda.current_stream(device).cuda_stream
-            _check(
-                _driver().cuLaunchKernel(
-                    *(function, launch.grid_x, launch.grid_y, 1, THREADS, 1, 1),
-                    *(0, stream, ctypes.addressof(arguments), 0),
+            for launch in launches:
+                pair = map(ctypes.addressof, (given, LaunchArgument.of(launch)))
+                arguments = (ctypes.c_void_p * 2)(*pair)  # read before the call returns
+                _check(
+                    _driver().cuLaunchKernel(
+                        *(functions[launch.kernel], launch.grid_x, launch.grid_y, 1, THREADS, 1, 1),
+                        *(0, stream, ctypes.addressof(arguments), 0),
+                    )
                 )
-            )
 
 
 @cache

@@ -46,12 +46,12 @@ class Tensors:
 
 
 class Kernels(Protocol):
-    """A backend: how it wants its work cut (plan.h, `Tiling`), and how it launches a kernel."""
+    """A backend: how it wants its work cut (plan.h, `Tiling`), and how it launches kernels."""
 
     tiling: Tiling
 
-    def launch(self, launch: _C.GpuLaunch, tensors: Tensors) -> None:
-        """Put one launch on the current stream of the tensors' device."""
+    def run(self, launches: Sequence[_C.GpuLaunch], tensors: Tensors) -> None:
+        """Put all launches, in their order, on the current stream of the tensors' device."""
 
 
 def allocate(elements: int, dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -127,8 +127,7 @@ class Gpu:
         device = params.device
         floats = allocate(plan.floats, torch.float32, device)
         tensors = Tensors(bases, params, floats, statistics, allocate(grads, torch.float32, device), plan.table(device))
-        for launch in plan.launches:
-            self._kernels.launch(launch, tensors)
+        self._kernels.run(plan.launches, tensors)
         return tensors.grads
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, optim
 
+from fastnas.data import Normalize
 from fastnas.data.segmentation import (
     IGNORE,
     SegmentationAugment,
@@ -57,7 +58,7 @@ class AutoDeepLabSearch:
         self.descent = StepDescent(self._weights, config, config.epochs * self.steps)
         self.adam = optim.Adam(self._arch, config.arch_lr, _ADAM_BETAS, weight_decay=config.arch_weight_decay)
         self._loss = PixelLoss(data, config)
-        self._classes = len(data.classes)
+        self._classes = data.classes
 
     @property
     def steps(self) -> int:
@@ -75,9 +76,8 @@ class AutoDeepLabSearch:
         for _ in range(self.steps):
             images = self.arch_step(arch_batches, val) if searching else 0
             images += self.weight_step(weight_batches, train)
-            figures = train.losses("train") | (val.losses("val") if searching else {})
+            figures = train.figures("train") | (val.figures("val") if searching else {})
             report(images, figures)
-        figures = train.figures("train") | (val.figures("val") if searching else {})
         return {**row, **figures, **trellis_row(self.network.alphas, self.network.betas)}
 
     def arch_step(self, batches: Iterator[tuple[Tensor, Tensor]], score: PixelScore) -> int:
@@ -135,10 +135,10 @@ class PixelLoss:
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
         if not bool((labels != IGNORE).any()):
             return logits.sum() * 0.0
-        return F.cross_entropy(logits, labels.long(), self._weights, ignore_index=IGNORE)
+        return F.cross_entropy(logits, labels, self._weights, ignore_index=IGNORE)
 
 
 def training_augment(data: SegmentationData, config: SegmentationConfig) -> SegmentationAugment:
     """Random scale, crop and mirroring of training images, as the options say."""
-    mean, deviation = data.statistics
-    return SegmentationAugment(mean, deviation, config.crop, (config.scale_min, config.scale_max), config.mirror)
+    crop, scales = (config.crop, config.crop), (config.scale_min, config.scale_max)
+    return SegmentationAugment(Normalize(*data.statistics), crop, scales, config.mirror)

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from fastnas.data import Normalize
 from fastnas.data.segmentation import SegmentationBatches, SegmentationData, WholeImages
 from fastnas.errors import UserError
 from fastnas.nn import AutoDeepLabNetwork
@@ -37,7 +38,12 @@ class AutoDeepLabRetraining:
             data.train, everything, config.batch_size, augment, True, config.seed, workers=config.workers
         )
         self._val = SegmentationBatches(
-            data.val, torch.arange(len(data.val)), 1, WholeImages(*data.statistics), False, workers=config.workers
+            data.val,
+            torch.arange(len(data.val)),
+            1,
+            WholeImages(Normalize(*data.statistics)),
+            False,
+            workers=config.workers,
         )
         if self.steps == 0:
             raise UserError(
@@ -56,7 +62,7 @@ class AutoDeepLabRetraining:
         """One pass over the training images, then one over the validation images."""
         self.network.train()
         self.network.drop_path = self._config.drop_path * epoch / self._config.epochs
-        score = PixelScore(len(self._data.classes))
+        score = PixelScore(self._data.classes)
         row: Row = {"lr": self.descent.lr}
         batches = self._train.epoch(epoch)
         for _ in range(self.steps):
@@ -70,14 +76,14 @@ class AutoDeepLabRetraining:
                 (loss / self._config.accumulate).backward()  # type: ignore[no-untyped-call]
                 count += len(images)
             self.descent.step()
-            report(count, score.losses("train"))
+            report(count, score.figures("train"))
         return {**row, **score.figures("train"), **self.validate()}
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """Loss, pixel accuracy and mIOU on the validation images, in evaluation mode."""
         self.network.eval()
-        score = PixelScore(len(self._data.classes))
+        score = PixelScore(self._data.classes)
         for images, labels in self._val.epoch(0):
             logits = self.network(images)
             score.add(logits, labels, self._loss(logits, labels))

@@ -1,4 +1,4 @@
-"""How well pixels are classified."""
+"""How well the pixels of an epoch are classified."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from fastnas.data.segmentation import IGNORE
 from fastnas.errors import UserError
+from fastnas.search.segmentation_eval import SegmentationScore
 
 
 class PixelScore:
     """Mean loss of an epoch's batches, share of labelled pixels that are right, and mean intersection over union."""
 
-    def __init__(self, classes: int) -> None:
-        self._confusion = MulticlassConfusionMatrix(classes, ignore_index=IGNORE, validate_args=False)
+    def __init__(self, classes: tuple[str, ...]) -> None:
+        self._classes = classes
+        self._matrix = MulticlassConfusionMatrix(len(classes), ignore_index=IGNORE, validate_args=False)
         self._loss, self._batches = 0.0, 0
 
     def add(self, logits: Tensor, labels: Tensor, loss: Tensor) -> None:
@@ -24,19 +26,16 @@ class PixelScore:
         Raises:
             UserError: the loss is not finite.
         """
-        value = float(loss)
+        value = float(loss.detach())
         if not math.isfinite(value):
             raise UserError(f"training diverged: the loss became {value}; try a lower --lr, or --grad-clip")
         self._loss += value
         self._batches += 1
-        self._confusion.update(logits.detach().argmax(1), labels.long())
-
-    def losses(self, part: str) -> dict[str, float]:
-        """`{part}_loss` and `{part}_accuracy`, the latter from 0 to 1."""
-        confusion = self._confusion.confmat
-        right = float(confusion.diagonal().sum() / confusion.sum().clamp_min(1))
-        return {f"{part}_loss": self._loss / self._batches, f"{part}_accuracy": right}
+        self._matrix.update(logits.detach().argmax(1), labels)
 
     def figures(self, part: str) -> dict[str, float]:
-        """The same and `{part}_miou`: the mean over the classes that occur in labels or predictions."""
-        return {**self.losses(part), f"{part}_miou": float(mean_iou(self._confusion.compute()))}
+        """`{part}_loss`, `{part}_accuracy` of pixels and `{part}_miou`, the last two from 0 to 1; 0 without a label."""
+        score = SegmentationScore(self._classes, self._matrix.confmat)
+        shares = {f"{part}_accuracy": score.pixel_accuracy, f"{part}_miou": score.mean_iou}
+        known = {name: 0.0 if math.isnan(share) else share for name, share in shares.items()}
+        return {f"{part}_loss": self._loss / self._batches, **known}

@@ -68,4 +68,4 @@ def _cosine(progress: float) -> float:
 
 
 def _poly(progress: float) -> float:
-    return (1 - progress) ** _POWER
+    return float((1 - progress) ** _POWER)

@@ -23,6 +23,7 @@ from tools.gpu_gates.report import WARP, Kernel, main, occupancy
 ARCHS = (70, 75, 80, 90, 100)
 DTYPES = ("fp32", "fp16", "bf16")
 CHANNELS = (16, 32, 64, 128, 256)
+TRELLIS_CHANNELS = (8, 16, 32, 64)
 WITHOUT_ACTIVATIONS = ("norms", "coefficients", "reduce")
 
 
@@ -41,13 +42,14 @@ class Instance:
         constants = dict(self.constants)
         sizes = f"{constants['C']} channels × {constants['P']} pixels"
         several = ", several blocks" if constants.get("WHOLE") is False else ""
-        return f"{self.dtype}, {sizes}{several}"
+        resampling = ", resampling" if constants.get("RESAMPLING") else ""
+        return f"{self.dtype}, {sizes}{several}{resampling}"
 
 
 def cell(channels: int, stride: int) -> Spec:
     """A DARTS cell of two nodes (its kernels do not depend on how many there are), of inputs four times as wide.
 
-    Auto-DeepLab's cells have the same candidates and widths.
+    Auto-DeepLab's cells have the same candidates and widths; what they have besides is in `resampling`.
     """
     given = channels if channels >= 128 else 4 * channels
     edges = [
@@ -60,14 +62,26 @@ def cell(channels: int, stride: int) -> Spec:
     return Spec((given, given, *[channels] * 4), 2, tuple(edges), (4, 5), (Norm(),) * norms)
 
 
+def resampling(channels: int) -> Spec:
+    """What cells of five nodes at half and at twice the width become where they enter one of Auto-DeepLab's."""
+    edges = (Edge(0, 2, 2, ("resize_conv_bn",)), Edge(1, 3, 1, ("resize_conv_bn",), like=2))
+    return Spec((5 * channels // 2, 10 * channels, channels, channels), 2, edges, (2, 3), (Norm(),) * 2)
+
+
+def cells() -> Iterator[tuple[Spec, list[tuple[int, int]]]]:
+    """Cells, and the sizes of their inputs."""
+    for channels, stride in product(CHANNELS, (1, 2)):
+        yield cell(channels, stride), [(32, 32), (32, 32) if stride == 1 else (16, 16)]
+    for channels in TRELLIS_CHANNELS:
+        yield resampling(channels), [(64, 64), (16, 16)]
+
+
 def instances() -> Iterator[Instance]:
     """What the launch plans of such cells need, forward and backward."""
     from fastnas.kernels.launch import NAMES, TritonKernels, constants
 
     found: dict[tuple[str, tuple[tuple[str, int], ...]], None] = {}
-    for channels, stride in product(CHANNELS, (1, 2)):
-        spec = cell(channels, stride)
-        sizes = [(32, 32), (32, 32) if stride == 1 else (16, 16)]
+    for spec, sizes in cells():
         planner = compiled(spec.text)
         launches = [
             *planner.plan_forward(64, sizes, "lean", TritonKernels.tiling).launches,

@@ -1,0 +1,109 @@
+"""The measurement of a trained segmentation network, from its folder to figures and pictures."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fastnas.data import Normalize
+from fastnas.data.segmentation import SegmentationBatches, SegmentationData, WholeImages, load_segmentation
+from fastnas.errors import UserError
+from fastnas.genotype import AutoDeepLabGenotype, GenotypeError, load
+from fastnas.nn import AutoDeepLabNetwork
+from fastnas.search import segmentation_eval
+from fastnas.search.config import CONFIG, make_config, read_config
+from fastnas.search.driver import reproducible
+from fastnas.search.files import write_atomically
+from fastnas.search.overlay import write_overlay
+from fastnas.search.run import GENOTYPE
+from fastnas.search.segmentation_config import TrellisRetrainConfig
+from fastnas.search.segmentation_driver import make_network
+
+EVALUATION = "evaluation.json"
+
+
+def evaluate(
+    folder: Path, weights: str = "best", scales: Sequence[float] = (1.0,), mirror: bool = False, pictures: int = 0
+) -> dict[str, Any]:
+    """Measures the network that `retrain` trained in `folder` on its validation images.
+
+    Args:
+        folder: of the training.
+        weights: "best" or "last".
+        scales, mirror: see `fastnas.search.segmentation_eval.predict`.
+        pictures: how many images to draw, spread over the set.
+
+    Returns:
+        The content of evaluation.json, which is written into `folder`: `miou`, `pixel_accuracy`, `iou` of every class
+        (None where it is neither labelled nor predicted), and the paths of the pictures.
+
+    Raises:
+        UserError: `folder` holds no such training, its weights are damaged, or the images have changed.
+    """
+    config = make_config(TrellisRetrainConfig, read_config(folder / CONFIG, "retrain auto-deeplab"))
+    data = load_segmentation(config.data, config.scale)
+    network = _load_network(folder, weights, config, data)
+    whole = WholeImages(Normalize(*data.statistics))
+    batches = SegmentationBatches(data.val, torch.arange(len(data.val)), 1, whole, shuffle=False)
+    with reproducible(config):
+        score = segmentation_eval.evaluate(network, batches, data.classes, scales, mirror)
+        drawn = [
+            _draw(network.eval(), data, whole, i, folder, scales, mirror) for i in _spread(pictures, len(data.val))
+        ]
+    iou = {
+        name: None if math.isnan(value) else value for name, value in zip(data.classes, score.iou.tolist(), strict=True)
+    }
+    found = {
+        "miou": score.mean_iou,
+        "pixel_accuracy": score.pixel_accuracy,
+        "iou": iou,
+        "weights": weights,
+        "scales": list(scales),
+        "mirror": mirror,
+        "images": len(data.val),
+        "pictures": [str(path) for path in drawn],
+    }
+    write_atomically(folder / EVALUATION, (json.dumps(found, indent=2) + "\n").encode())
+    return found
+
+
+def _load_network(
+    folder: Path, weights: str, config: TrellisRetrainConfig, data: SegmentationData
+) -> AutoDeepLabNetwork:
+    path = folder / f"{weights}.pt"
+    try:
+        network = make_network(load(folder / GENOTYPE, AutoDeepLabGenotype), config, data)
+        network.load_state_dict(torch.load(path, weights_only=True))
+    except GenotypeError as error:
+        raise UserError(str(error)) from error
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing; finish the training by --resume") from error
+    except Exception as error:  # torch.load raises whatever its parsers do
+        raise UserError(f"{path} cannot be loaded: {str(error).splitlines()[0]}") from error
+    return network
+
+
+def _spread(count: int, total: int) -> list[int]:
+    count = min(count, total)
+    return [i * total // count for i in range(count)]
+
+
+def _draw(
+    network: AutoDeepLabNetwork,
+    data: SegmentationData,
+    whole: WholeImages,
+    index: int,
+    folder: Path,
+    scales: Sequence[float],
+    mirror: bool,
+) -> Path:
+    image, labels = data.val[index]
+    prediction = segmentation_eval.predict(network, whole(image, labels, torch.Generator())[0][None], scales, mirror)[0]
+    path = folder / f"prediction-{index}.png"
+    write_overlay(path, data, image, labels, prediction)
+    return path
