@@ -58,7 +58,7 @@ def predicted(kind: str, mode: str, size: Size, threads: int) -> Memory:
 
 
 def measured(kind: str, mode: str, size: Size, threads: int) -> Memory:
-    """In a fresh process only."""
+    """Of the second step, in a fresh process only."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     network = _network(kind, mode)
@@ -66,17 +66,14 @@ def measured(kind: str, mode: str, size: Size, threads: int) -> Memory:
     def step(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return F.cross_entropy(network(images), labels)
 
-    def batch(at: Size) -> tuple[torch.Tensor, torch.Tensor]:
-        labels = (at.batch, at.height, at.width) if kind == TRELLIS else (at.batch,)
-        return torch.randn(at.batch, 3, at.height, at.width), torch.randint(10, labels)
-
     def clear() -> None:
         network.zero_grad(set_to_none=True)
         release_workspaces()
 
-    step(*batch(Size(2, 32, 32))).backward()  # libraries allocate on first use
+    labels = (size.batch, size.height, size.width) if kind == TRELLIS else (size.batch,)
+    given = torch.randn(size.batch, 3, size.height, size.width), torch.randint(10, labels)
+    step(*given).backward()  # libraries compile for these shapes, and keep that
     clear()
-    given = batch(size)
     highest = peak(lambda: step(*given).backward())
     clear()
     existing = [*given, *network.parameters(), *network.buffers()]

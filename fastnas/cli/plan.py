@@ -22,7 +22,7 @@ _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KiB": 2**10, "Mi
 _NAMES = {name.lower(): size for name, size in _UNITS.items()}
 
 
-class _Memory(click.ParamType):
+class _Memory(click.ParamType):  # type: ignore[type-arg]  # a class of two parameters only in later versions
     """Bytes, from a number and a unit."""
 
     name = "size"
@@ -34,7 +34,7 @@ class _Memory(click.ParamType):
         return int(float(match[1]) * _NAMES[match[2].lower()])
 
 
-class _Crop(click.ParamType):
+class _Crop(click.ParamType):  # type: ignore[type-arg]
     """Height and width, from one number or from two."""
 
     name = "size"
@@ -71,7 +71,9 @@ class _Crop(click.ParamType):
 @click.option("--layers", type=click.IntRange(min=1), help="Of the network.  [default: 8, or 12 for auto-deeplab]")
 @click.option("--steps", type=click.IntRange(min=1), help="Nodes of a cell of auto-deeplab.  [default: 5]")
 @click.option("--classes", type=click.IntRange(min=1), help="That it tells apart.  [default: 10, or 19]")
-@click.option("--json", "path", type=click.Path(path_type=Path), help="Write every figure, in bytes, to this file, too.")
+@click.option(
+    "--json", "path", type=click.Path(path_type=Path), help="Write every figure, in bytes, to this file, too."
+)
 def plan(
     network: str,
     crop: tuple[int, int] | None,

@@ -14,6 +14,22 @@ from fastnas.plan.networks import Described
 from fastnas.plan.step import Size, Step, plan_step
 from fastnas.plan.stock import StockEngine
 
+__all__ = [
+    "MODES",
+    "SMALLEST",
+    "STOCK",
+    "CpuEngine",
+    "Described",
+    "Row",
+    "Size",
+    "Step",
+    "StockEngine",
+    "make_engine",
+    "make_plan",
+    "make_row",
+    "plan_step",
+]
+
 STOCK = "stock"
 MODES = ("fast", "lean")
 SMALLEST = 8  # height and width of a crop that is tried

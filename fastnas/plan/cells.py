@@ -56,5 +56,4 @@ class _Call(torch.autograd.Function):
         kept = ctx.saved_tensors  # autograd lets go of them; they live until the call is over
         *of_inputs, flat = engine.backward(ledger, spec, grad, ctx.shapes, memory)
         del kept
-        of_weights, of_alpha = flat[: -spec.alphas], flat[-spec.alphas :]
-        return (None, None, None, None, of_alpha, of_weights, *of_inputs)
+        return (None, None, None, None, torch.zeros(spec.alphas), flat[: -spec.alphas], *of_inputs)

@@ -1,4 +1,4 @@
-"""What a call of a cell takes besides its results: from the compiled part itself, which lays it out without computing."""
+"""What a call of a cell takes besides its results: from the compiled part, which lays it out without computing."""
 
 from __future__ import annotations
 
@@ -55,6 +55,7 @@ class CpuEngine:
         of_inputs = [grad.new_empty(shape) for shape in shapes]
         with ledger.pooled():
             flat = grad.new_empty(weights(spec) + spec.alphas)
+        ledger.keep(len(spec.parameter_shapes))  # each has a gradient of its own, which is a view
         self._call(ledger, spec, tuple(shapes), memory, backward=True)
         return [*of_inputs, flat]
 
@@ -79,7 +80,7 @@ class _Call:
         cell, arguments, gradients = _arguments(self)
         with pool:
             if self.backward:
-                cell.backward(arguments, *gradients, FLOAT)
+                cell.backward(arguments, *gradients, FLOAT)  # type: ignore[call-arg]
             else:
                 cell.forward(arguments, FLOAT)
 

@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 # oneDNN works on copies, in a layout of its own, of what a convolution reads and writes.
 _CONVOLUTIONS = (torch.ops.aten.convolution.default, torch.ops.aten.convolution_backward.default)
 
+_OBJECT = 720  # bytes of a tensor on the CPU besides its values
 
-class Ledger(TorchDispatchMode):
+
+class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While it is entered, follows every storage that an operator returns, until nobody holds it any more.
 
     Memory is what PyTorch allocates, and with it the pool from which the compiled part takes what it saves and computes
@@ -32,7 +33,7 @@ class Ledger(TorchDispatchMode):
     def __init__(self) -> None:
         from fastnas import _C
 
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.pool = _C.Rehearsal()
         self.peak = self.scratch = 0
         self._live = self._pooled = 0
@@ -57,6 +58,10 @@ class Ledger(TorchDispatchMode):
         """An operator has run, which took `scratch` bytes from the pool, where it still is, or from PyTorch."""
         self.scratch = max(self.scratch, scratch)
         self._note(0 if pooled else scratch)
+
+    def keep(self, tensors: int) -> None:
+        """So many tensors come to stay, whose values are counted already."""
+        self._live += tensors * _OBJECT
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Runs an operator and follows its results; a view of what came from elsewhere is no memory of its own."""
@@ -108,7 +113,10 @@ class _Storage:
 
 
 def _tensors(tree: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+    if isinstance(tree, Tensor):
+        return [tree]
+    branches = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list | tuple) else ()
+    return [leaf for branch in branches for leaf in _tensors(branch)]
 
 
 def _adds_in_place(func: Any, args: Any) -> bool:

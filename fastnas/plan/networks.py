@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,7 @@ from fastnas.plan.cells import PlannedCell
 
 
 class Described:
-    """A search network on the meta device.
+    """A search network on the meta device, but for α and β.
 
     Args:
         kind: "darts", which classifies images, or "auto-deeplab", which classifies pixels.
@@ -35,9 +35,11 @@ class Described:
     def __init__(self, kind: str, **sizes: int) -> None:
         self._pixels = kind == "auto-deeplab"
         with torch.device("meta"):
-            self._module = _AutoDeepLab(**sizes) if self._pixels else _Darts(**sizes)
+            self._module: _Darts | _AutoDeepLab = (_AutoDeepLab if self._pixels else _Darts)(**sizes)  # type: ignore[arg-type]
+        for name, p in self._module.named_parameters(recurse=False):  # small: real ones are faster than described
+            setattr(self._module, name, nn.Parameter(torch.zeros(p.shape)))
         self._channels = sizes.get("in_channels", 3)
-        self.cells: list[PlannedCell] = [cell._fused for cell in self._module.cells]
+        self.cells: list[PlannedCell] = [cast("Any", cell)._fused for cell in self._module.cells]
         self.alphas = sum(p.nbytes for p in self._module.arch_parameters())
         self.weights = sum(p.nbytes for p in self._parameters()) - self.alphas
         modules = [*self._others(), *self._module.cells]
@@ -82,12 +84,12 @@ class _AutoDeepLab(AutoDeepLabSupernet):
 
 def _cell(kind: Callable[..., nn.Module], *args: Any) -> nn.Module:
     """A cell that shares with those of the same arguments all but what it is run by."""
-    cell = copy.copy(_made(kind, *(tuple(arg) if isinstance(arg, Sequence) else arg for arg in args)))
+    cell: Any = copy.copy(_made(kind, *(tuple(arg) if isinstance(arg, Sequence) else arg for arg in args)))
     cell._fused = PlannedCell(cell.spec)
-    return cell
+    return cast("nn.Module", cell)
 
 
 @cache
 def _made(kind: Callable[..., nn.Module], *args: Hashable) -> Any:
     with torch.device("cpu"):  # to initialise parameters costs more without values
-        return kind(*args).to("meta")
+        return kind(*args)

@@ -106,7 +106,7 @@ def _edge(
         saved, forward = ledger.tensors, ledger.peak
         grad = torch.empty_like(out)
         ledger.peak = 0
-        out.backward(grad)
+        out.backward(grad)  # type: ignore[no-untyped-call]
     return _Edge(saved - out.nbytes, forward - saved, max(0, ledger.peak - saved - grad.nbytes))
 
 
