@@ -155,6 +155,12 @@ PYBIND11_MODULE(_C, m) {
     m.def("release_workspaces", &Workspace::release_unused, "Give the pool's unused memory back to the system.");
     m.def("workspace_bytes", &Workspace::unused_bytes, "Memory that the pool keeps for the next call.");
 
+    py::class_<Rehearsal>(m, "Rehearsal", "Finds the memory that calls take, without their work; a context manager.")
+        .def(py::init())
+        .def("__enter__", [](Rehearsal& self) { self.enter(); })
+        .def("__exit__", [](Rehearsal&, const py::args&) { Rehearsal::leave(); })
+        .def("most", &Rehearsal::most, "The most that the pool held at once.");
+
     py::class_<Arguments>(m, "Arguments")
         .def(py::init([](std::vector<View> inputs, Address alpha, std::vector<Address> parameters,
                          std::vector<Address> running, View out, Address saved, std::size_t saved_size,

@@ -39,7 +39,7 @@ inline pybind11::capsule pooled_tensor(std::int64_t count, std::size_t element_s
         std::int64_t count;
         DLManagedTensor managed;
     };
-    auto* owner = new Owner{Workspace(std::size_t(count) * element_size), count, {}};
+    auto* owner = new Owner{Workspace(std::size_t(count) * element_size, true), count, {}};
     owner->managed.tensor.data = owner->workspace.data();
     owner->managed.tensor.dtype.bits = static_cast<std::uint8_t>(8 * element_size);
     owner->managed.tensor.shape = &owner->count;

@@ -39,6 +39,14 @@ void unmap(const Block& block) {
     munmap(block.data, block.bytes);
 }
 
+// Address space, in small pages, of any size: none of it counts before it is touched.
+char* reserve(std::size_t bytes) {
+    void* mapped = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (mapped == MAP_FAILED) throw std::bad_alloc();
+    madvise(mapped, bytes, MADV_NOHUGEPAGE);
+    return static_cast<char*>(mapped);
+}
+
 #else
 
 char* map(std::size_t bytes) {
@@ -49,28 +57,38 @@ void unmap(const Block& block) {
     ::operator delete(block.data, std::align_val_t(kAlignment));
 }
 
+char* reserve(std::size_t bytes) {
+    return map(bytes);
+}
+
 #endif
 
-Block allocate(std::size_t bytes) {
+Block allocate(std::size_t bytes, bool reserved) {
     if (bytes < kHugePage) return {static_cast<char*>(::operator new(bytes, std::align_val_t(kAlignment))), bytes};
     constexpr std::size_t page = 4096;
     bytes = (bytes + page - 1) / page * page;
-    return {map(bytes), bytes};
+    return {reserved ? reserve(bytes) : map(bytes), bytes};
 }
 
 void deallocate(const Block& block) {
     block.bytes < kHugePage ? ::operator delete(block.data, std::align_val_t(kAlignment)) : unmap(block);
 }
 
+}  // namespace
+
 class Pool {
   public:
-    Block take(std::size_t bytes) {
+    explicit Pool(bool reserved) : reserved_(reserved) {}
+    ~Pool() { shrink(0); }
+
+    Block take(std::size_t bytes, bool lasting) {
         const std::lock_guard lock(mutex_);
         // The smallest that is large enough. A block that only few of the requests fit would soon be freed for want of
-        // room and mapped again, so one of up to four times the size will do.
+        // room and mapped again, so one of up to four times the size will do, unless it is kept for long.
+        const std::size_t most = lasting ? bytes + bytes / 8 : 4 * bytes;
         auto best = unused_.end();
         for (auto it = unused_.begin(); it != unused_.end(); ++it)
-            if (it->bytes >= bytes && it->bytes <= 4 * bytes && (best == unused_.end() || it->bytes < best->bytes))
+            if (it->bytes >= bytes && it->bytes <= most && (best == unused_.end() || it->bytes < best->bytes))
                 best = it;
         Block block;
         if (best != unused_.end()) {
@@ -79,10 +97,11 @@ class Pool {
         } else {
             peak_ = std::max(peak_, used_ + bytes);
             shrink(peak_ - used_ - bytes);
-            block = allocate(bytes);
+            block = allocate(bytes, reserved_);
         }
         used_ += block.bytes;
         peak_ = std::max(peak_, used_);
+        most_held_ = std::max(most_held_, used_ + unused_bytes());
         return block;
     }
 
@@ -103,6 +122,11 @@ class Pool {
         return unused_bytes();
     }
 
+    std::size_t most_held() {
+        const std::lock_guard lock(mutex_);
+        return most_held_;
+    }
+
   private:
     std::size_t unused_bytes() const {
         std::size_t total = 0;
@@ -120,35 +144,58 @@ class Pool {
         unused_.erase(unused_.begin(), it);
     }
 
+    const bool reserved_;
     std::mutex mutex_;
     std::vector<Block> unused_;  // the one that was given back last at the end
-    std::size_t used_ = 0, peak_ = 0;
+    std::size_t used_ = 0, peak_ = 0, most_held_ = 0;
 };
 
+namespace {
+
 // Never destroyed: tensors that live in its blocks may outlast static objects.
-Pool& pool() {
-    static Pool* const instance = new Pool;
+const std::shared_ptr<Pool>& pool() {
+    static const auto* const instance = new std::shared_ptr<Pool>(new Pool(false));
     return *instance;
 }
 
+thread_local std::shared_ptr<Pool> rehearsed;  // of the rehearsal that this thread is inside
+
 }  // namespace
 
-Workspace::Workspace(std::size_t bytes) {
-    const Block block = pool().take(std::max(bytes, kAlignment));
+Workspace::Workspace(std::size_t bytes, bool lasting) : pool_(rehearsed ? rehearsed : pool()) {
+    const Block block = pool_->take(std::max(bytes, kAlignment), lasting);
     data_ = block.data;
     bytes_ = block.bytes;
 }
 
 Workspace::~Workspace() {
-    pool().give_back({data_, bytes_});
+    pool_->give_back({data_, bytes_});
 }
 
 void Workspace::release_unused() {
-    pool().release();
+    pool()->release();
 }
 
 std::size_t Workspace::unused_bytes() {
-    return pool().unused();
+    return pool()->unused();
+}
+
+Rehearsal::Rehearsal() : pool_(new Pool(true)) {}
+
+void Rehearsal::enter() {
+    rehearsed = pool_;
+}
+
+void Rehearsal::leave() {
+    rehearsed = nullptr;
+}
+
+bool Rehearsal::is_on() {
+    return rehearsed != nullptr;
+}
+
+std::size_t Rehearsal::most() const {
+    return pool_->most_held();
 }
 
 }  // namespace fastnas

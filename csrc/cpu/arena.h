@@ -2,17 +2,21 @@
 #pragma once
 
 #include <cstddef>
+#include <memory>
 #include <new>
 
 namespace fastnas {
 
 constexpr std::size_t kAlignment = 64;
 
+class Pool;
+
 // A block of memory from a pool shared by the process; it returns there when the object goes. The pool never holds
 // more, in use and unused together, than was in use at once.
 class Workspace {
   public:
-    explicit Workspace(std::size_t bytes);
+    // A lasting one takes no block that is much too large, whose rest nobody could use meanwhile.
+    explicit Workspace(std::size_t bytes, bool lasting = false);
     ~Workspace();
     Workspace(const Workspace&) = delete;
     Workspace& operator=(const Workspace&) = delete;
@@ -22,8 +26,25 @@ class Workspace {
     static std::size_t unused_bytes();  // what the pool keeps
 
   private:
+    std::shared_ptr<Pool> pool_;
     char* data_;
     std::size_t bytes_;
+};
+
+// Finds what calls would take from the pool, by making them without their work. On a thread that is inside, workspaces
+// come from a pool of the rehearsal's own, in memory that is reserved but not there until it is touched, and
+// parallel_for runs nothing. Some numbers for each channel are still computed, from whatever they find there.
+class Rehearsal {
+  public:
+    Rehearsal();
+    void enter();
+    static void leave();
+    static bool is_on();  // on this thread
+
+    std::size_t most() const;  // the most that the pool held at once, in use and unused
+
+  private:
+    std::shared_ptr<Pool> pool_;
 };
 
 // Hands out pieces of a block. With no block it only counts: a layout runs once to learn its size and once in earnest.

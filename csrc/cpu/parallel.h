@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "arena.h"
+
 #ifdef FASTNAS_STD_THREADS  // only in ThreadSanitizer's build: it does not see how OpenMP's runtime makes threads wait
 #include <thread>
 #include <vector>
@@ -14,8 +16,10 @@
 namespace fastnas {
 
 // run(item, thread) for every item; a thread takes a contiguous range, so results do not depend on timing.
+// Nothing in a rehearsal.
 template <class Run>
 void parallel_for(int threads, int items, Run run, bool backwards = false) {
+    if (Rehearsal::is_on()) return;
     const auto work = [&](long thread, long count) {
         const long first = items * thread / count, last = items * (thread + 1) / count;
         for (long i = first; i < last; ++i)

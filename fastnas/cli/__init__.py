@@ -11,6 +11,7 @@ from fastnas.cli.bench import bench
 from fastnas.cli.decode import decode
 from fastnas.cli.evaluate import evaluate
 from fastnas.cli.info import info
+from fastnas.cli.plan import plan
 from fastnas.cli.plot import plot
 from fastnas.cli.retrain import retrain
 from fastnas.cli.search import search
@@ -56,5 +57,5 @@ def main() -> None:
     """
 
 
-for _command in (search, decode, retrain, evaluate, plot, info, bench):
+for _command in (search, decode, retrain, evaluate, plot, plan, info, bench):
     main.add_command(_command)

@@ -5,6 +5,9 @@ Liu et al., "Auto-DeepLab", CVPR 2019, §4: one cell for all layers, whose α al
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -34,6 +37,8 @@ class AutoDeepLabSupernet(nn.Module):
     Raises:
         ValueError: a number below 1, or an odd number of filters.
     """
+
+    cell_type: ClassVar[Callable[..., nn.Module]] = TrellisCell  # makes the cells
 
     def __init__(
         self,
@@ -65,7 +70,9 @@ class AutoDeepLabSupernet(nn.Module):
             for level in range(self.reached[layer + 1]):
                 prev_prev = widths[level] if level < earlier else None
                 ways = [widths[s] if self._exists(layer, s) else None for s in (level - 1, level, level + 1)]
-                self.cells.append(TrellisCell(prev_prev, ways, filters << level, steps, memory=memory, backend=backend))
+                self.cells.append(
+                    self.cell_type(prev_prev, ways, filters << level, steps, memory=memory, backend=backend)
+                )
         self.heads = nn.ModuleList(
             SearchHead(widths[level], num_classes, level) for level in range(self.reached[layers])
         )

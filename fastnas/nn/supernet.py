@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -32,6 +35,8 @@ class DartsSupernet(nn.Module):
         ValueError: a number below 1.
     """
 
+    cell_type: ClassVar[Callable[..., nn.Module]] = Cell  # makes the cells
+
     def __init__(
         self,
         channels: int = 16,
@@ -55,7 +60,7 @@ class DartsSupernet(nn.Module):
             reduction = layer in (layers // 3, 2 * layers // 3)
             channels = 2 * channels if reduction else channels
             self.cells.append(
-                Cell(
+                self.cell_type(
                     before_previous,
                     previous,
                     channels,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,8 +16,15 @@ from torch import Tensor
 from fastnas.ops import cpu, cuda, gpu
 from fastnas.ops.spec import Spec
 
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 NAMES = ("auto", "triton", "cuda", "cpu", "reference")
 TRITON_CAPABILITY, CUDA_CAPABILITY = (7, 0), (6, 0)
+
+
+def _constant(function: _Function) -> _Function:
+    """As `torch.compiler.assume_constant_result`, which imports the compiler: a second that every command would pay."""
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
 
 
 class BackendError(RuntimeError):
@@ -120,7 +128,7 @@ def implementation(name: str) -> Any:
     return gpu.Gpu(cuda.CudaKernels())
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@_constant
 def _why_not_device(name: str, index: int) -> str | None:
     missing: str | None = _packages_are_missing(name)
     if missing:
@@ -137,7 +145,7 @@ def _why_not_device(name: str, index: int) -> str | None:
     return None
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@_constant
 def _packages_are_missing(name: str) -> str | None:
     if not _cpu().available:
         return _cpu().reason
@@ -149,7 +157,7 @@ def _packages_are_missing(name: str) -> str | None:
     return None if found else f"package {package} is not installed: pip install 'fastnas[{name}]'"
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@_constant
 def _compiled_part_is_missing() -> str | None:
     cpu = _cpu()
     return None if cpu.available else cpu.reason

@@ -85,7 +85,8 @@ def _apply(
 
 def _convolve(stage: Stage, x: Tensor, stride: int, given: Iterator[Tensor]) -> Tensor:
     if isinstance(stage, Reduce):
-        shifted = F.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2))[:, :, 1:, 1:]
+        odd = (0, x.shape[3] % 2, 0, x.shape[2] % 2)
+        shifted = (F.pad(x, odd) if any(odd) else x)[:, :, 1:, 1:]
         return torch.cat([F.conv2d(x, next(given), stride=2), F.conv2d(shifted, next(given), stride=2)], 1)
     if isinstance(stage, Depthwise):
         padding = stage.dilation * (stage.kernel // 2)

@@ -1,0 +1,95 @@
+"""Networks that are described rather than built: one real cell serves all that are alike, and computes nothing."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from functools import cache
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fastnas.nn import AutoDeepLabSupernet, DartsSupernet
+from fastnas.nn.mixed import Cell
+from fastnas.nn.trellis import TrellisCell
+from fastnas.plan.cells import PlannedCell
+
+
+class Described:
+    """A search network on the meta device, but for α and β.
+
+    Args:
+        kind: "darts", which classifies images, or "auto-deeplab", which classifies pixels.
+        sizes: arguments of `fastnas.nn.DartsSupernet` or `fastnas.nn.AutoDeepLabSupernet`.
+
+    Attributes:
+        cells: what its cells are run by.
+        weights, alphas, buffers: bytes.
+
+    Raises:
+        ValueError: see the network.
+    """
+
+    def __init__(self, kind: str, **sizes: int) -> None:
+        self._pixels = kind == "auto-deeplab"
+        with torch.device("meta"):
+            self._module: _Darts | _AutoDeepLab = (_AutoDeepLab if self._pixels else _Darts)(**sizes)  # type: ignore[arg-type]
+        for name, p in self._module.named_parameters(recurse=False):  # small: real ones are faster than described
+            setattr(self._module, name, nn.Parameter(torch.zeros(p.shape)))
+        self._channels = sizes.get("in_channels", 3)
+        self.cells: list[PlannedCell] = [cast("Any", cell)._fused for cell in self._module.cells]
+        self.alphas = sum(p.nbytes for p in self._module.arch_parameters())
+        self.weights = sum(p.nbytes for p in self._parameters()) - self.alphas
+        modules = [*self._others(), *self._module.cells]
+        self.buffers = sum(b.nbytes for module in modules for b in module.buffers())
+
+    def batch(self, images: int, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """Images and labels of a step."""
+        labels = (images, height, width) if self._pixels else (images,)
+        return (
+            torch.empty(images, self._channels, height, width, device="meta"),
+            torch.empty(labels, dtype=torch.int64, device="meta"),
+        )
+
+    def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """Cross entropy, as in a search."""
+        images, labels = batch
+        return F.cross_entropy(self._module(images), labels)
+
+    def clear_gradients(self) -> None:
+        """As an optimiser does."""
+        for p in self._parameters():
+            p.grad = None
+
+    def _others(self) -> list[nn.Module]:
+        return [module for name, module in self._module.named_children() if name != "cells"]
+
+    def _parameters(self) -> Iterator[nn.Parameter]:
+        yield from self._module.arch_parameters()
+        for module in self._others():
+            yield from module.parameters()
+        for cell in self.cells:
+            yield cell.weights
+
+
+class _Darts(DartsSupernet):
+    cell_type = staticmethod(lambda *args, **how: _cell(Cell, *args))
+
+
+class _AutoDeepLab(AutoDeepLabSupernet):
+    cell_type = staticmethod(lambda *args, **how: _cell(TrellisCell, *args))
+
+
+def _cell(kind: Callable[..., nn.Module], *args: Any) -> nn.Module:
+    """A cell that shares with those of the same arguments all but what it is run by."""
+    cell: Any = copy.copy(_made(kind, *(tuple(arg) if isinstance(arg, Sequence) else arg for arg in args)))
+    cell._fused = PlannedCell(cell.spec)
+    return cast("nn.Module", cell)
+
+
+@cache
+def _made(kind: Callable[..., nn.Module], *args: Hashable) -> Any:
+    with torch.device("cpu"):  # to initialise parameters costs more without values
+        return kind(*args)
