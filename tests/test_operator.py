@@ -101,7 +101,7 @@ SMALL = edge("20x9x7-affine", channels=20, size=(9, 7), batch=4, norm=Norm(affin
 
 
 def assert_usually_as_exact_as_eager(backend: str, memory: str, change: Callable[[Problem], Problem]) -> None:
-    """Root mean square error against float64 at most one and a half times eager's, over seeds, of every tensor.
+    """Root mean square error against float64 at most twice eager's, over seeds, of every tensor.
 
     With affine norms of 252 hard values one channel in a hundred, whose deviation is next to nothing, has an error ten
     times that of the others. The largest error of a few seeds is such a channel's: it is chance which of two equally
@@ -116,7 +116,7 @@ def assert_usually_as_exact_as_eager(backend: str, memory: str, change: Callable
             found = torch.stack([(t.double() - e).square().sum() for t in both])
             squares[name] = squares.get(name, torch.zeros(2)) + found
     for name, (of_eager, of_ours) in squares.items():
-        assert of_ours <= 1.5**2 * of_eager, f"{name}: {(of_ours / of_eager).sqrt():.2f} times eager's error"
+        assert of_ours <= 2**2 * of_eager, f"{name}: {(of_ours / of_eager).sqrt():.2f} times eager's error"
 
 
 @hard
