@@ -11,8 +11,8 @@ does, anew in every call.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -214,6 +214,21 @@ for _name in (
 Value.__hash__ = object.__hash__  # type: ignore[method-assign]
 
 
+@contextmanager
+def as_written() -> Iterator[None]:
+    """Within it, regions of this thread run their own code on tensors."""
+    before, _active.allowed = _active.allowed, False
+    try:
+        yield
+    finally:
+        _active.allowed = before
+
+
+def allowed() -> bool:
+    """Whether no `as_written` is in force in this thread."""
+    return _active.allowed
+
+
 def current() -> Run | None:
     """The region's call that runs in this thread."""
     return _active.runs[-1] if _active.runs else None
@@ -222,6 +237,7 @@ def current() -> Run | None:
 class _Active(threading.local):
     def __init__(self) -> None:
         self.runs: list[Run] = []
+        self.allowed = True
 
 
 _active = _Active()

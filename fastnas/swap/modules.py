@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.modules.module import _has_any_global_hook
 
 from fastnas.swap.graph import evaluate
-from fastnas.swap.lazy import Run, current
+from fastnas.swap.lazy import Run, allowed, current
 from fastnas.swap.recipes import Recipe, hook_stores
 
 STATE = "_fastnas"
@@ -29,11 +29,10 @@ class Home:
         memory, backend: of the operator.
         cells: the operators met so far, by their graph.
         alone: numbers of the values in a call that are computed by themselves.
-        enabled: whether values are made in it.
     """
 
     def __init__(self, inner: Sequence[nn.Module], memory: str, backend: str) -> None:
-        self.memory, self.backend, self.enabled = memory, backend, True
+        self.memory, self.backend = memory, backend
         self.cells: dict[Any, Any] = {}
         self.alone: set[int] = set()
         self._hooks = [store for m in inner for store in hook_stores(m)]
@@ -43,7 +42,7 @@ class Home:
 
     def runs(self) -> bool:
         """Whether nobody looks at what passes between the modules inside."""
-        return self.enabled and not any(self._hooks) and not _has_any_global_hook()
+        return not any(self._hooks) and not _has_any_global_hook()
 
 
 class _Swapped:
@@ -70,7 +69,7 @@ class _Region(_Swapped):
     @torch.compiler.disable
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         home: Home = self.__dict__[STATE]
-        if current() is not None or not home.runs():
+        if current() is not None or not allowed() or not home.runs():
             return super().forward(*args, **kwargs)  # type: ignore[misc]
         with Run(home, evaluate) as run:
             return run.finish(super().forward(*args, **kwargs))  # type: ignore[misc]
