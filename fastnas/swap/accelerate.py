@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
 from fastnas.errors import UserError
@@ -61,6 +62,18 @@ def accelerate(
     if backend not in NAMES:
         raise ValueError(f"backend must be one of {', '.join(NAMES)}, got {backend!r}")
     restore(model)
+    with torch.random.fork_rng():
+        return _accelerate(model, memory, example_inputs, strict, backend)
+
+
+def restore(model: Module) -> Module:
+    """Undoes `accelerate`: all modules compute as they were written. Returns the model."""
+    for module in model.modules():
+        restore_module(module)
+    return model
+
+
+def _accelerate(model: nn.Module, memory: str, example_inputs: Any, strict: bool, backend: str) -> Report:
     found = find(model)
     report = Report([_entry(found, m, reason) for m, reason in found.refused.items()])
     if not found.recipes and not report.entries:
@@ -68,11 +81,10 @@ def accelerate(
     if found.recipes and not found.regions:
         report.entries.append(Entry("", type(model).__name__, reason="it is a single candidate operation by itself"))
     try:
-        arguments = _arguments(model, found, example_inputs)
+        seen = None if example_inputs is None else _seen(model, found, example_inputs)
         for candidate, recipe in found.recipes.items():
             swap(candidate, recipe)
-        fused = _Fusing(found, arguments, memory, backend, report)
-        fused.run(measured=example_inputs is not None)
+        _Fusing(found, seen, memory, backend, report).run()
         if strict and report.left:
             first = report.left[0]
             raise AccelerateError(f"{first.name or 'the model'} ({first.kind}) stays as it was: {first.reason}")
@@ -87,30 +99,11 @@ def accelerate(
     return report
 
 
-def restore(model: Module) -> Module:
-    """Undoes `accelerate`: all modules compute as they were written. Returns the model."""
-    for module in model.modules():
-        restore_module(module)
-    return model
-
-
-def _arguments(model: nn.Module, found: Found, example_inputs: Any) -> dict[nn.Module, calls.Arguments | str]:
-    """How every region is called, or why that is not known."""
-    arguments: dict[nn.Module, calls.Arguments | str] = {}
-    if example_inputs is not None:
-        try:
-            seen = calls.seen(model, list(found.regions), example_inputs)
-        except RefusedError as error:
-            raise UserError(str(error)) from error
-        return {r: seen.get(r, "the model does not call it with example_inputs") for r in found.regions}
-    for region in found.regions:
-        inside = {m: found.recipes[m] for m in region.modules() if m in found.recipes}
-        edges = sum(around is region for around in found.regions.values())
-        try:
-            arguments[region] = calls.guess(region, inside, edges)
-        except RefusedError as error:
-            arguments[region] = str(error)
-    return arguments
+def _seen(model: nn.Module, found: Found, example_inputs: Any) -> dict[nn.Module, calls.Arguments]:
+    try:
+        return calls.seen(model, list(found.regions), example_inputs)
+    except RefusedError as error:
+        raise UserError(str(error)) from error
 
 
 def _entry(found: Found, module: nn.Module, reason: str | None = None) -> Entry:
@@ -123,15 +116,17 @@ class _Fusing:
     def __init__(
         self,
         found: Found,
-        arguments: dict[nn.Module, calls.Arguments | str],
+        seen: dict[nn.Module, calls.Arguments] | None,
         memory: str,
         backend: str,
         report: Report,
     ) -> None:
-        self._found, self._arguments, self._report = found, arguments, report
+        self._found, self._seen, self._report = found, seen, report
         self._how = (memory, backend)
+        self._inside_candidates = {m for c in found.recipes for m in c.modules()}
 
-    def run(self, measured: bool) -> None:
+    def run(self) -> None:
+        """Does it, and reports."""
         fused: set[nn.Module] = set()
         for region, around in self._found.regions.items():
             part = around is not None and around in fused
@@ -143,35 +138,33 @@ class _Fusing:
                 continue  # it is a part of what is reported
             entry.reason = reason
             self._report.entries.append(entry)
-            if measured and reason is None:
-                self._measure(region, entry)
+            if self._seen is not None and reason is None:
+                with as_written():
+                    entry.before = cost(region, self._seen[region])
+                entry.after = cost(region, self._seen[region])
 
     def _try(self, region: nn.Module, entry: Entry, part: bool) -> str | None:
         """Makes a region of a module; why not, if it stays as it was. A part of one has been verified with it."""
-        reason, arguments = why_not(region), self._arguments[region]
-        if reason or (isinstance(arguments, str) and not part):
-            return reason or str(arguments)
-        inner = [m for m in region.modules() if m is not region and m not in self._inside_candidates(region)]
-        swap(region, Home(inner, *self._how))
-        if part:
-            return None
-        assert isinstance(arguments, calls.Arguments)
+        if reason := why_not(region):
+            return reason
+        inner = [m for m in region.modules() if m is not region and m not in self._inside_candidates]
         try:
-            entry.error = verify(region, arguments)
+            arguments = None if part else self._arguments(region)
+            swap(region, Home(inner, *self._how))
+            if arguments is not None:
+                entry.error = verify(region, arguments)
         except RefusedError as error:
             restore_module(region)
             return str(error)
         entry.candidates = sum(m in self._found.recipes for m in region.modules())
         return None
 
-    def _inside_candidates(self, region: nn.Module) -> set[nn.Module]:
-        return {m for c in region.modules() if c in self._found.recipes for m in c.modules()}
-
-    def _measure(self, region: nn.Module, entry: Entry) -> None:
-        arguments = self._arguments[region]
-        assert isinstance(arguments, calls.Arguments)
-        with as_written():
-            entry.before = cost(region, arguments)
-        entry.after = cost(region, arguments)
-
-
+    def _arguments(self, region: nn.Module) -> calls.Arguments:
+        """How a region is called."""
+        if self._seen is None:
+            inside = {m: self._found.recipes[m] for m in region.modules() if m in self._found.recipes}
+            edges = sum(around is region for around in self._found.regions.values())
+            return calls.guess(region, inside, edges)
+        if region not in self._seen:
+            raise RefusedError("the model does not call it with example_inputs")
+        return self._seen[region]

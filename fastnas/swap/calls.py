@@ -97,7 +97,10 @@ def _attempts(
     inside = [r.channels[0] for r in recipes.values() if r.channels] or [_SIZE]
     sets = [m for m in region.modules() if isinstance(m, nn.ModuleList | nn.ModuleDict) and any(c in recipes for c in m.children())]
     candidates = len(sets[0]) if sets else len(direct)
-    for tensors, (multiple, scale) in product((1, 2), product((1, 2, 4, 8), (1, 2))):
+    # The first input of a cell after a reduction is twice as large: its preprocessing halves it.
+    first = 2 if [r.stride for r in direct[:2]] == [2, 1] else 1
+    shapes = [(t, m, s) for t in ((2, 1) if edges else (1, 2)) for m in (1, 2, 4, 8) for s in (first, 3 - first)]
+    for tensors, multiple, scale in shapes:
         if tensors > needed or (tensors == 1 and scale == 2):  # noqa: PLR2004
             continue
         channels = widths[:tensors] if edges and len(widths) >= tensors else [inside[0]] * tensors
@@ -112,6 +115,11 @@ def _weights(edges: int, candidates: int, like: dict[str, Any]) -> list[Any]:
     if not edges:
         return [rand(candidates), list(rand(candidates)), rand(())]
     return [rand(edges, candidates), list(rand(edges, candidates)), rand(edges)]
+
+
+def writable(leaf: Any) -> Any:
+    """A copy, so that code may work in place on what a leaf of autograd's graph holds."""
+    return leaf.clone() if isinstance(leaf, Tensor) and leaf.requires_grad else leaf
 
 
 def _detached(leaf: Any) -> Any:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map
 
 from fastnas.measure import peak, saved_for_backward
-from fastnas.swap.calls import Arguments, untouched
+from fastnas.swap.calls import Arguments, untouched, writable
 from fastnas.swap.report import Cost
 
 _RUNS = 2
@@ -24,7 +24,8 @@ def cost(module: nn.Module, arguments: Arguments, with_peak: bool = False) -> Co
     weights = [p for p in module.parameters() if p.requires_grad]
 
     def forward() -> Any:
-        return module(*args, **kwargs)
+        own_args, own_kwargs = tree_map(writable, (args, kwargs))
+        return module(*own_args, **own_kwargs)
 
     def step() -> None:
         results = [t for t in tree_flatten(forward())[0] if isinstance(t, Tensor) and t.requires_grad]

@@ -82,6 +82,8 @@ class Run:
 
     def promise(self, module: nn.Module, recipe: Recipe, x: Tensor | Value) -> Value:
         """What candidate `module` would return for `x`."""
+        self.settle(recipe, x)
+        x = _settled(x)
         call = Call(module, recipe, x)
         if type(x) is Value:
             x.state = True
@@ -91,6 +93,15 @@ class Run:
         call.value = Value(self, (Term(None, call),), recipe.shape(x.shape))
         self.register(call.value)
         return call.value
+
+    def settle(self, recipe: Recipe, x: Any) -> None:
+        """Computes what was promised of a candidate before it runs again: running statistics keep their order."""
+        for call in self._calls:
+            if call.recipe is recipe and not call.done and recipe.leaves:
+                if type(x) is Value:
+                    x.compute()  # as a rule that of which the promise is a part
+                if not call.done and call.value is not None:
+                    call.value.compute()
 
     def register(self, value: Value) -> None:
         """Numbers a value; computes it at once where an earlier call found that it is needed by itself."""
@@ -249,6 +260,10 @@ def _mode() -> tuple[bool, bool, bool]:
 
 def _computed(leaf: Any) -> Any:
     return leaf.compute() if type(leaf) is Value else leaf
+
+
+def _settled(x: Tensor | Value) -> Tensor | Value:
+    return x.tensor if type(x) is Value and x.tensor is not None else x
 
 
 def _current_mode(value: Value) -> bool:

@@ -58,10 +58,12 @@ class _Swapped:
 class _Candidate(_Swapped):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         run = current()
-        if run is not None and len(args) == 1 and not kwargs:
+        if run is not None:
             recipe: Recipe = self.__dict__[STATE]
-            if run.accepts(recipe, args[0]) and not recipe.why_changed() and not _is_replica(self):
+            single = len(args) == 1 and not kwargs and run.accepts(recipe, args[0])
+            if single and not recipe.why_changed() and not _is_replica(self):
                 return run.promise(cast(nn.Module, self), recipe, args[0])
+            run.settle(recipe, None)
         return super().forward(*args, **kwargs)  # type: ignore[misc]
 
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map
 
-from fastnas.swap.calls import Arguments
+from fastnas.swap.calls import Arguments, writable
 from fastnas.swap.lazy import as_written
 from fastnas.swap.recipes import RefusedError, brief
-from fastnas.swap.trace import training
+from fastnas.swap.trace import borrowed_buffers, training
 
 _IMAGES = 2  # of a batch are enough
 # Largest error, relative to the largest value of the compared tensor. In float64 both err by about 1e-14, through
@@ -31,34 +31,40 @@ def verify(region: nn.Module, arguments: Arguments) -> float:
         RefusedError: they differ, or one of them fails.
     """
     error = 0.0
-    for mode in (True, False):
+    for dtype in (torch.float64, torch.float32):
         try:
-            error = max(error, _compare(region, arguments, mode, torch.float64))
-        except _OwnError:
-            try:
-                error = max(error, _compare(region, arguments, mode, torch.float32))
-            except _OwnError as own:
+            both = _copy(region, dtype)
+            for mode in (True, False):
+                error = max(error, _compare(both, arguments, mode, dtype))
+            return error
+        except _OwnError as own:
+            if dtype == torch.float32:
                 raise RefusedError(f"its own code fails on random values: {own}") from own
-    return error
+    raise AssertionError("one of the two returns or raises")
 
 
 class _OwnError(Exception):
     """The region's own code raised an error."""
 
 
+def _copy(region: nn.Module, dtype: torch.dtype) -> nn.Module:
+    try:
+        return copy.deepcopy(region).to(dtype).requires_grad_(True)
+    except Exception as error:
+        raise RefusedError(f"it cannot be copied: {brief(error)}") from error
+
+
 def _compare(region: nn.Module, arguments: Arguments, mode: bool, dtype: torch.dtype) -> float:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         given = tree_map(lambda leaf: _random(leaf, dtype), (arguments.args, arguments.kwargs))
-    theirs = _copy(region, dtype)
     with as_written():
         try:
-            expected = _run(theirs, given, mode)
+            expected = _run(region, given, mode)
         except Exception as error:
             raise _OwnError(brief(error)) from error
-    ours = _copy(region, dtype)
     try:
-        actual = _run(ours, given, mode)
+        actual = _run(region, given, mode)
     except Exception as error:
         raise RefusedError(f"it fails on the operator: {brief(error)}") from error
     when = "in training" if mode else "in eval mode"
@@ -71,13 +77,6 @@ def _compare(region: nn.Module, arguments: Arguments, mode: bool, dtype: torch.d
             raise RefusedError(f"{when} its {name} differs from that of its own code by {error:.1g} (relative)")
         worst = max(worst, error)
     return worst
-
-
-def _copy(region: nn.Module, dtype: torch.dtype) -> nn.Module:
-    try:
-        return copy.deepcopy(region).to(dtype).requires_grad_(True)
-    except Exception as error:
-        raise RefusedError(f"it cannot be copied: {brief(error)}") from error
 
 
 def _random(leaf: Any, dtype: torch.dtype) -> Any:
@@ -93,9 +92,9 @@ def _random(leaf: Any, dtype: torch.dtype) -> Any:
 
 def _run(region: nn.Module, given: Any, mode: bool) -> list[tuple[str, Tensor | None]]:
     """All that a call computes: results, gradients, and buffers afterwards."""
-    args, kwargs = given
-    with torch.random.fork_rng(), training(region, mode), torch.enable_grad():
+    with torch.random.fork_rng(), borrowed_buffers(region), training(region, mode), torch.enable_grad():
         torch.manual_seed(1)
+        args, kwargs = tree_map(writable, given)
         result = region(*args, **kwargs)
         results = [leaf for leaf in tree_flatten(result)[0] if isinstance(leaf, Tensor)]
         loss = sum((torch.randn_like(t) * t).sum() for t in results if t.requires_grad)
@@ -104,11 +103,12 @@ def _run(region: nn.Module, given: Any, mode: bool) -> list[tuple[str, Tensor | 
         grads: Sequence[Tensor | None] = [None] * (len(inputs) + len(weights))
         if isinstance(loss, Tensor):
             grads = torch.autograd.grad(loss, [*inputs, *weights.values()], allow_unused=True)
+        buffers = [(f"buffer {name}", t.clone()) for name, t in region.named_buffers()]
     names = [*(f"gradient of argument tensor {i}" for i in range(len(inputs))), *(f"gradient of {n}" for n in weights)]
     return [
         *((f"result {i}", t.detach()) for i, t in enumerate(results)),
         *zip(names, grads, strict=True),
-        *((f"buffer {name}", t.clone()) for name, t in region.named_buffers()),
+        *buffers,
     ]
 
 
