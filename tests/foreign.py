@@ -50,7 +50,9 @@ class SoftmaxInside(nn.Module):
     def __init__(self, channels: int = C, stride: int = 1) -> None:
         super().__init__()
         self.alpha = nn.Parameter(torch.randn(8))
-        self.candidate_ops = nn.ModuleDict({f"primitive-{i}": m for i, m in enumerate(stock.candidates(channels, stride))})
+        self.candidate_ops = nn.ModuleDict(
+            {f"primitive-{i}": m for i, m in enumerate(stock.candidates(channels, stride))}
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         weights = torch.softmax(self.alpha, 0)
@@ -104,7 +106,7 @@ class PartialChannels(nn.Module):
 
 
 class SampledPath(stock.MixedOp):
-    """Stochastic: with a probability the edge is dropped, in training, and one candidate alone runs without gradients."""
+    """In training the edge is dropped with a probability; one candidate also runs without gradients."""
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
         out = sum(w * op(x) for w, op in zip(weights, self._ops, strict=True))
@@ -165,9 +167,7 @@ class StackedCell(nn.Module):
     def __init__(self, width: int = 12, channels: int = C) -> None:
         super().__init__()
         self.pre = nn.ModuleList([stock.ReLUConvBN(width, channels) for _ in range(2)])
-        self.edges = nn.ModuleDict(
-            {f"{i}<-{j}": stock.MixedOp(channels, 1) for i in range(2, 4) for j in range(i)}
-        )
+        self.edges = nn.ModuleDict({f"{i}<-{j}": stock.MixedOp(channels, 1) for i in range(2, 4) for j in range(i)})
 
     def forward(self, s0: Tensor, s1: Tensor, weights: Tensor) -> list[Tensor]:
         states = [pre(s) for pre, s in zip(self.pre, (s0, s1), strict=True)]
@@ -232,7 +232,9 @@ class Spoilt(stock.MixedOp):
         self._ops[4] = candidate
 
 
-def chain(norm: Callable[[int], nn.Module] = nn.BatchNorm2d, relu: nn.Module | None = None, **depthwise) -> nn.Sequential:  # type: ignore[no-untyped-def]
+def chain(
+    norm: Callable[[int], nn.Module] = nn.BatchNorm2d, relu: nn.Module | None = None, **depthwise
+) -> nn.Sequential:  # type: ignore[no-untyped-def]
     """ReLU, depthwise 3×3, 1×1, norm, with something changed."""
     point = nn.Conv2d(C, C, 1, bias=depthwise.pop("point_bias", False), groups=depthwise.pop("point_groups", 1))
     how = {"padding": 2, "dilation": 2, "groups": C, "bias": False} | depthwise

@@ -82,7 +82,7 @@ def guess(region: nn.Module, recipes: dict[nn.Module, Recipe], edges: int) -> Ar
         try:
             with torch.no_grad(), untouched(region):
                 region(*given)
-        except Exception:  # noqa: S112  # other people's code raises what it likes; the next attempt may fit
+        except Exception:  # other people's code raises what it likes; the next attempt may fit
             continue
         return Arguments(given, {})
     raise RefusedError("how it is called could not be guessed; give example_inputs")
@@ -95,13 +95,17 @@ def _attempts(
     direct = [recipes[m] for m in region.children() if m in recipes]
     widths = [r.channels[0] for r in direct if r.channels]
     inside = [r.channels[0] for r in recipes.values() if r.channels] or [_SIZE]
-    sets = [m for m in region.modules() if isinstance(m, nn.ModuleList | nn.ModuleDict) and any(c in recipes for c in m.children())]
+    sets = [
+        m
+        for m in region.modules()
+        if isinstance(m, nn.ModuleList | nn.ModuleDict) and any(c in recipes for c in m.children())
+    ]
     candidates = len(sets[0]) if sets else len(direct)
     # The first input of a cell after a reduction is twice as large: its preprocessing halves it.
     first = 2 if [r.stride for r in direct[:2]] == [2, 1] else 1
     shapes = [(t, m, s) for t in ((2, 1) if edges else (1, 2)) for m in (1, 2, 4, 8) for s in (first, 3 - first)]
     for tensors, multiple, scale in shapes:
-        if tensors > needed or (tensors == 1 and scale == 2):  # noqa: PLR2004
+        if tensors > needed or (tensors == 1 and scale == 2):
             continue
         channels = widths[:tensors] if edges and len(widths) >= tensors else [inside[0]] * tensors
         sizes = [_SIZE * scale, _SIZE][-tensors:]

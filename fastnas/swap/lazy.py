@@ -1,7 +1,7 @@
 """Evaluates what a module's own code does with its candidates in one operator.
 
-While a *region* runs — a mixed edge, or a cell — a candidate returns a `Value` instead of a tensor: a promise of what it
-would have computed. The region's code goes on with it as it was written: a product with a weight and a sum of values
+While a *region* runs, a mixed edge or a cell, a candidate returns a `Value` instead of a tensor: a promise of what
+it would have computed. The region's code goes on with it as it was written: a product with a weight and a sum of values
 are values again, and a value may be the input of the next candidate. Whatever else is done with a value, a
 concatenation or the region's return included, computes it first, with all that leads to it, as one operator. So
 nothing has to be known about how the code combines its candidates: its wiring, order and weights are read from what it
@@ -200,7 +200,7 @@ class Value:
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         lazy = _LAZY.get(getattr(func, "__name__", ""))
-        if lazy is not None and not kwargs and len(args) == 2:  # noqa: PLR2004
+        if lazy is not None and not kwargs and len(args) == 2:
             return lazy(*args)
         if func is torch.cat or func is torch.concat:
             values = [v for v in args[0] if type(v) is Value] if args else []
@@ -217,10 +217,45 @@ def _forwarded(name: str) -> Callable[..., Any]:
     return operator
 
 
-for _name in (
-    "sub rsub truediv rtruediv floordiv mod pow rpow matmul rmatmul neg pos abs getitem setitem len iter eq ne lt le "
-    "gt ge bool float int invert and or xor imul isub itruediv ipow format array contains"
-).split():
+for _name in [
+    "sub",
+    "rsub",
+    "truediv",
+    "rtruediv",
+    "floordiv",
+    "mod",
+    "pow",
+    "rpow",
+    "matmul",
+    "rmatmul",
+    "neg",
+    "pos",
+    "abs",
+    "getitem",
+    "setitem",
+    "len",
+    "iter",
+    "eq",
+    "ne",
+    "lt",
+    "le",
+    "gt",
+    "ge",
+    "bool",
+    "float",
+    "int",
+    "invert",
+    "and",
+    "or",
+    "xor",
+    "imul",
+    "isub",
+    "itruediv",
+    "ipow",
+    "format",
+    "array",
+    "contains",
+]:
     setattr(Value, f"__{_name}__", _forwarded(f"__{_name}__"))
 Value.__hash__ = object.__hash__  # type: ignore[method-assign]
 

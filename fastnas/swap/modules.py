@@ -7,7 +7,7 @@ copies and pickles as it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Any, cast
 
 import torch
@@ -52,7 +52,11 @@ class _Swapped:
         made, arguments, *rest = super().__reduce_ex__(protocol)
         kind = type(self)
         original = kind.__bases__[1]
-        return (_remake, (kind.__bases__[0], original, made, tuple(original if a is kind else a for a in arguments)), *rest)
+        return (
+            _remake,
+            (kind.__bases__[0], original, made, tuple(original if a is kind else a for a in arguments)),
+            *rest,
+        )
 
 
 class _Candidate(_Swapped):
@@ -105,7 +109,7 @@ def why_not(module: nn.Module) -> str | None:
     return None
 
 
-@lru_cache(maxsize=None)
+@cache
 def _subclass(base: type, original: type) -> type:
     names = {"__module__": original.__module__, "__qualname__": original.__qualname__, "__doc__": original.__doc__}
     return type(original.__name__, (base, original), names)

@@ -61,7 +61,7 @@ class Recipe:
 
     def fits(self, shape: Sequence[int]) -> bool:
         """Whether the operator takes an input of this shape."""
-        if len(shape) != 4 or 0 in shape or (self.channels and shape[1] != self.channels[0]):  # noqa: PLR2004
+        if len(shape) != 4 or 0 in shape or (self.channels and shape[1] != self.channels[0]):
             return False
         return self.odd or (shape[2] % 2 == 0 and shape[3] % 2 == 0)
 
@@ -288,7 +288,7 @@ class _Matcher:
         """Two 1×1 convolutions of stride 2, on x and on x shifted by a pixel, concatenated."""
         self._operation(cat.result)
         parts, axis = list(cat.arguments[0]), (cat.arguments[1:] or (0,))[0]
-        if len(parts) != 2 or axis != 1:  # noqa: PLR2004
+        if len(parts) != 2 or axis != 1:
             raise RefusedError(f"it concatenates {len(parts)} tensors along axis {axis}")
         (second, shifted), (first, x) = self._convolution(parts[1]), self._convolution(parts[0])
         for conv in (first, second):

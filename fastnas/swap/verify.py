@@ -84,7 +84,7 @@ def _random(leaf: Any, dtype: torch.dtype) -> Any:
         return leaf
     if not leaf.is_floating_point():
         return leaf.clone()
-    if leaf.ndim == 4:  # noqa: PLR2004
+    if leaf.ndim == 4:
         leaf = leaf[:_IMAGES]
         return torch.randn(leaf.shape, dtype=dtype, device=leaf.device).requires_grad_()
     return (torch.rand(leaf.shape, dtype=dtype, device=leaf.device) + 0.1).requires_grad_()
