@@ -30,7 +30,7 @@ def evaluate(run: Run, values: Sequence[Value]) -> list[Tensor]:
         out = _Builder(run, states, values).run()
     for call in _calls(states):
         call.done = True
-    return [out] if len(values) == 1 else list(out.split([v.shape[1] for v in values], 1))
+    return [out] if len(values) == 1 else list(torch.split(out, [v.shape[1] for v in values], 1))
 
 
 def _states(values: Sequence[Value]) -> list[Value]:

@@ -87,7 +87,7 @@ class Run:
         call = Call(module, recipe, x)
         if type(x) is Value:
             x.state = True
-        else:
+        elif isinstance(x, Tensor):
             self.watch(x)
         self._calls.append(call)
         call.value = Value(self, (Term(None, call),), recipe.shape(x.shape))

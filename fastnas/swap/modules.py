@@ -42,14 +42,15 @@ class Home:
 
     def runs(self) -> bool:
         """Whether nobody looks at what passes between the modules inside."""
-        return not any(self._hooks) and not _has_any_global_hook()
+        return not any(self._hooks) and not _has_any_global_hook()  # type: ignore[no-untyped-call]
 
 
 class _Swapped:
     """A swapped module; the first of its bases, its own class is the second."""
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        made, arguments, *rest = super().__reduce_ex__(protocol)
+        reduced: Any = super().__reduce_ex__(protocol)
+        made, arguments, *rest = reduced
         kind = type(self)
         original = kind.__bases__[1]
         return (
@@ -72,7 +73,7 @@ class _Candidate(_Swapped):
 
 
 class _Region(_Swapped):
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         home: Home = self.__dict__[STATE]
         if current() is not None or not allowed() or not home.runs():
@@ -85,7 +86,7 @@ def swap(module: nn.Module, state: Recipe | Home) -> None:
     """Makes `module` a candidate that can be promised, or a region."""
     base = _Candidate if isinstance(state, Recipe) else _Region
     module.__dict__[STATE] = state
-    module.__class__ = _subclass(base, type(module))
+    module.__class__ = _subclass(base, cast(Any, type(module)))
 
 
 def restore_module(module: nn.Module) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -307,7 +307,8 @@ class _Matcher:
             op = self._operation(t)
             if op.function is not _aten.slice.Tensor:
                 raise RefusedError(f"its factorised reduce reads {_name(op.function)}")
-            t, axis, start, end, step = (*op.arguments, *(None, 0, None, None, 1)[len(op.arguments) :])
+            defaults: list[Any] = [None, 0, None, None, 1]
+            t, axis, start, end, step = cast("list[Any]", [*op.arguments, *defaults[len(op.arguments) :]])
             if step != 1 or (end is not None and end < t.shape[axis]):
                 raise RefusedError("its factorised reduce reads a part of its input")
             if start:

@@ -39,15 +39,15 @@ class Trace:
 
 def is_leaf(module: nn.Module) -> bool:
     """Whether a module is a plain convolution or batch norm: of that class, or of one that computes as it does."""
-    kind = type(module)
+    kind: Any = type(module)
     if isinstance(module, nn.Conv2d):
         return kind.forward is nn.Conv2d.forward and kind._conv_forward is nn.Conv2d._conv_forward
     return isinstance(module, nn.BatchNorm2d) and kind.forward is nn.BatchNorm2d.forward
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.trace = Trace()
         self.inside = 0  # leaves that are running
 

@@ -72,10 +72,10 @@ def _compare(region: nn.Module, arguments: Arguments, mode: bool, dtype: torch.d
         raise RefusedError(f"{when} it returns {len(actual)} tensors instead of {len(expected)}")
     worst = 0.0
     for (name, a), (_, b) in zip(actual, expected, strict=True):
-        error = _error(a, b)
-        if not error <= _TOLERANCE[dtype]:
-            raise RefusedError(f"{when} its {name} differs from that of its own code by {error:.1g} (relative)")
-        worst = max(worst, error)
+        found = _error(a, b)
+        if not found <= _TOLERANCE[dtype]:
+            raise RefusedError(f"{when} its {name} differs from that of its own code by {found:.1g} (relative)")
+        worst = max(worst, found)
     return worst
 
 
