@@ -67,7 +67,10 @@ def _model(factory: str) -> nn.Module:
         sys.path.pop(0)
     if not callable(make):
         raise UserError(f"{factory} must be a function or class that makes the model, got a {type(make).__name__}")
-    model = make()
+    try:
+        model = make()
+    except TypeError as error:
+        raise UserError(f"{factory} cannot be called without arguments: {error}") from error
     if not isinstance(model, nn.Module):
         raise UserError(f"{factory} must make an nn.Module, it made a {type(model).__name__}")
     return model

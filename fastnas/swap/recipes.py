@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -308,7 +308,7 @@ class _Matcher:
             if op.function is not _aten.slice.Tensor:
                 raise RefusedError(f"its factorised reduce reads {_name(op.function)}")
             defaults: list[Any] = [None, 0, None, None, 1]
-            t, axis, start, end, step = cast("list[Any]", [*op.arguments, *defaults[len(op.arguments) :]])
+            t, axis, start, end, step = [*op.arguments, *defaults[len(op.arguments) :]]
             if step != 1 or (end is not None and end < t.shape[axis]):
                 raise RefusedError("its factorised reduce reads a part of its input")
             if start:
