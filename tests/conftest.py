@@ -20,6 +20,10 @@ if hasattr(torch._functorch.config, "error_on_custom_op_aliasing"):  # PyTorch 2
     torch._functorch.config.error_on_custom_op_aliasing = True
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fuzz", type=int, default=15, help="how many random cells are accelerated")
+
+
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)

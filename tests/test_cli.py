@@ -54,6 +54,7 @@ def test_help_imports_no_torch() -> None:
         "evaluate",
         "plot",
         "plan",
+        "accelerate",
         "info",
         "bench",
     ]

@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 import click
 
 from fastnas import __version__
+from fastnas.cli.accelerate import accelerate
 from fastnas.cli.bench import bench
 from fastnas.cli.decode import decode
 from fastnas.cli.evaluate import evaluate
@@ -57,5 +58,5 @@ def main() -> None:
     """
 
 
-for _command in (search, decode, retrain, evaluate, plot, plan, info, bench):
+for _command in (search, decode, retrain, evaluate, plot, plan, accelerate, info, bench):
     main.add_command(_command)

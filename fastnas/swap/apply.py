@@ -1,0 +1,170 @@
+"""`fastnas.accelerate`: other people's supernets on the fused operator."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from fastnas.errors import UserError
+from fastnas.ops.backends import NAMES
+from fastnas.ops.functional import MEMORY_MODES
+from fastnas.swap import calls
+from fastnas.swap.cost import cost
+from fastnas.swap.find import Found, find
+from fastnas.swap.lazy import as_written
+from fastnas.swap.modules import Home, restore_module, swap, why_not
+from fastnas.swap.recipes import RefusedError
+from fastnas.swap.report import Entry, Report
+from fastnas.swap.verify import verify
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+class AccelerateError(UserError):
+    """A module cannot be accelerated, and `strict=True`; the message says which one and why."""
+
+
+def accelerate(
+    model: nn.Module,
+    memory: str = "fast",
+    example_inputs: Any = None,
+    strict: bool = False,
+    backend: str = "auto",
+) -> Report:
+    """Has `model` compute its mixed edges, cells and separable convolutions with fused operators, in place.
+
+    Candidate operations are recognised by what they compute, whatever their classes are called; how they are combined
+    is read from the model's own code while it runs (docs/accelerate.md). Every module that is to change is first run
+    both ways on random values, in training and in eval mode, and its results, gradients and buffers are compared;
+    what is not recognised, or differs, stays as it was. Parameters, buffers, their names and the state dict do not
+    change, nor do gradients, training flags and random generators.
+
+    Args:
+        model: any module; call it before or after the optimiser is made.
+        memory: "fast" or "lean", see `fastnas.ops.mixed_cell`.
+        example_inputs: what the model is called with, a tensor or a tuple of positional arguments. With it, modules
+            are verified as the model calls them, and time and memory are measured.
+        strict: raise an error if a module that looks like a candidate, or combines some, stays as it was.
+        backend: "auto", "triton", "cuda", "cpu" or "reference".
+
+    Returns:
+        What was done, module by module, and why not elsewhere; print it.
+
+    Raises:
+        AccelerateError: with `strict`, the first reason; the model is as it was.
+        UserError: the model does not run on `example_inputs`.
+        ValueError: an unknown memory mode or backend.
+    """
+    if memory not in MEMORY_MODES:
+        raise ValueError(f"memory must be one of {', '.join(MEMORY_MODES)}, got {memory!r}")
+    if backend not in NAMES:
+        raise ValueError(f"backend must be one of {', '.join(NAMES)}, got {backend!r}")
+    restore(model)
+    with torch.random.fork_rng():
+        return _accelerate(model, memory, example_inputs, strict, backend)
+
+
+def restore(model: Module) -> Module:
+    """Undoes `accelerate`: all modules compute as they were written. Returns the model."""
+    for module in model.modules():
+        restore_module(module)
+    return model
+
+
+def _accelerate(model: nn.Module, memory: str, example_inputs: Any, strict: bool, backend: str) -> Report:
+    found = find(model)
+    report = Report([_entry(found, m, reason) for m, reason in found.refused.items()])
+    if not found.recipes and not report.entries:
+        report.entries.append(Entry("", type(model).__name__, reason="it holds no candidate operation"))
+    if found.recipes and not found.regions:
+        report.entries.append(Entry("", type(model).__name__, reason="it is a single candidate operation by itself"))
+    try:
+        seen = None if example_inputs is None else _seen(model, found, example_inputs)
+        for candidate, recipe in found.recipes.items():
+            swap(candidate, recipe)
+        _Fusing(found, seen, memory, backend, report).run()
+        if strict and report.left:
+            first = report.left[0]
+            raise AccelerateError(f"{first.name or 'the model'} ({first.kind}) stays as it was: {first.reason}")
+    except BaseException:
+        restore(model)
+        raise
+    if example_inputs is not None and report.fused:
+        whole = calls.Arguments(calls.as_arguments(example_inputs), {})
+        with as_written():
+            report.before = cost(model, whole, with_peak=True)
+        report.after = cost(model, whole, with_peak=True)
+    return report
+
+
+def _seen(model: nn.Module, found: Found, example_inputs: Any) -> dict[nn.Module, calls.Arguments]:
+    try:
+        return calls.seen(model, list(found.regions), example_inputs)
+    except RefusedError as error:
+        raise UserError(str(error)) from error
+
+
+def _entry(found: Found, module: nn.Module, reason: str | None = None) -> Entry:
+    return Entry(found.names[module], type(module).__name__, reason=reason)
+
+
+class _Fusing:
+    """Makes regions of modules, those around others first; within one that fails its parts are tried by themselves."""
+
+    def __init__(
+        self,
+        found: Found,
+        seen: dict[nn.Module, calls.Arguments] | None,
+        memory: str,
+        backend: str,
+        report: Report,
+    ) -> None:
+        self._found, self._seen, self._report = found, seen, report
+        self._how = (memory, backend)
+        self._inside_candidates = {m for c in found.recipes for m in c.modules()}
+
+    def run(self) -> None:
+        """Does it, and reports."""
+        fused: set[nn.Module] = set()
+        for region, around in self._found.regions.items():
+            part = around is not None and around in fused
+            entry = _entry(self._found, region)
+            reason = self._try(region, entry, part)
+            if reason is None:
+                fused.add(region)
+            if part and reason is None:
+                continue  # it is a part of what is reported
+            entry.reason = reason
+            self._report.entries.append(entry)
+            if self._seen is not None and reason is None:
+                with as_written():
+                    entry.before = cost(region, self._seen[region])
+                entry.after = cost(region, self._seen[region])
+
+    def _try(self, region: nn.Module, entry: Entry, part: bool) -> str | None:
+        """Makes a region of a module; why not, if it stays as it was. A part of one has been verified with it."""
+        if reason := why_not(region):
+            return reason
+        inner = [m for m in region.modules() if m is not region and m not in self._inside_candidates]
+        try:
+            arguments = None if part else self._arguments(region)
+            swap(region, Home(inner, *self._how))
+            if arguments is not None:
+                entry.error = verify(region, arguments)
+        except RefusedError as error:
+            restore_module(region)
+            return str(error)
+        entry.candidates = sum(m in self._found.recipes for m in region.modules())
+        return None
+
+    def _arguments(self, region: nn.Module) -> calls.Arguments:
+        """How a region is called."""
+        if self._seen is None:
+            inside = {m: self._found.recipes[m] for m in region.modules() if m in self._found.recipes}
+            edges = sum(around is region for around in self._found.regions.values())
+            return calls.guess(region, inside, edges)
+        if region not in self._seen:
+            raise RefusedError("the model does not call it with example_inputs")
+        return self._seen[region]

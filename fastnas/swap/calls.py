@@ -1,0 +1,130 @@
+"""With what a region is called: seen in a run of the model, or guessed from its signature and its candidates."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from fastnas.swap.recipes import Recipe, RefusedError, brief
+from fastnas.swap.trace import borrowed_buffers
+
+_BATCH, _SIZE = 2, 8  # of guessed inputs; the size halves twice
+
+
+@dataclass
+class Arguments:
+    """Of a call; tensors are detached."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+@contextmanager
+def untouched(module: nn.Module) -> Iterator[None]:
+    """Leaves buffers and the state of random generators as they were."""
+    with torch.random.fork_rng(), borrowed_buffers(module):
+        yield
+
+
+def seen(model: nn.Module, regions: Sequence[nn.Module], example_inputs: Any) -> dict[nn.Module, Arguments]:
+    """The arguments of every region's first call when `model` runs on `example_inputs`.
+
+    Raises:
+        RefusedError: the model raises an error.
+    """
+    found: dict[nn.Module, Arguments] = {}
+
+    def keep(module: nn.Module, args: Any, kwargs: Any) -> None:
+        if module not in found:
+            found[module] = Arguments(*tree_map(_detached, (args, kwargs)))
+
+    handles = [region.register_forward_pre_hook(keep, with_kwargs=True) for region in regions]
+    try:
+        with torch.no_grad(), untouched(model):
+            model(*as_arguments(example_inputs))
+    except Exception as error:
+        raise RefusedError(f"the model does not run on example_inputs: {brief(error)}") from error
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def as_arguments(example_inputs: Any) -> tuple[Any, ...]:
+    """A model's positional arguments: a tuple or list as it is, anything else as the only one."""
+    return tuple(example_inputs) if isinstance(example_inputs, tuple | list) else (example_inputs,)
+
+
+def guess(region: nn.Module, recipes: dict[nn.Module, Recipe], edges: int) -> Arguments:
+    """Arguments on which a region runs.
+
+    Args:
+        recipes: of all candidates inside, in order.
+        edges: how many mixed edges are inside; 0 if it is one itself.
+
+    Raises:
+        RefusedError: nothing that was tried runs.
+    """
+    parameters = inspect.signature(region.forward).parameters.values()
+    needed = [p for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    weight = next((t for t in region.parameters() if t.is_floating_point()), None)
+    like = {} if weight is None else {"dtype": weight.dtype, "device": weight.device}
+    for given in _attempts(region, recipes, edges, len(needed), like):
+        try:
+            with torch.no_grad(), untouched(region):
+                region(*given)
+        except Exception:  # other people's code raises what it likes; the next attempt may fit
+            continue
+        return Arguments(given, {})
+    raise RefusedError("how it is called could not be guessed; give example_inputs")
+
+
+def _attempts(
+    region: nn.Module, recipes: dict[nn.Module, Recipe], edges: int, needed: int, like: dict[str, Any]
+) -> Iterator[tuple[Any, ...]]:
+    """Tensors first, then weights: one for an edge of one input, two for a cell."""
+    direct = [recipes[m] for m in region.children() if m in recipes]
+    widths = [r.channels[0] for r in direct if r.channels]
+    inside = [r.channels[0] for r in recipes.values() if r.channels] or [_SIZE]
+    sets = [
+        m
+        for m in region.modules()
+        if isinstance(m, nn.ModuleList | nn.ModuleDict) and any(c in recipes for c in m.children())
+    ]
+    candidates = len(sets[0]) if sets else len(direct)
+    # The first input of a cell after a reduction is twice as large: its preprocessing halves it.
+    first = 2 if [r.stride for r in direct[:2]] == [2, 1] else 1
+    shapes = [(t, m, s) for t in ((2, 1) if edges else (1, 2)) for m in (1, 2, 4, 8) for s in (first, 3 - first)]
+    for tensors, multiple, scale in shapes:
+        if tensors > needed or (tensors == 1 and scale == 2):
+            continue
+        channels = widths[:tensors] if edges and len(widths) >= tensors else [inside[0]] * tensors
+        sizes = [_SIZE * scale, _SIZE][-tensors:]
+        x = [torch.randn(_BATCH, c * multiple, s, s, **like) for c, s in zip(channels, sizes, strict=True)]
+        for weights in product(_weights(edges, candidates, like), repeat=needed - tensors):
+            yield (*x, *weights)
+
+
+def _weights(edges: int, candidates: int, like: dict[str, Any]) -> list[Any]:
+    rand = partial(torch.rand, **like)
+    if not edges:
+        return [rand(candidates), list(rand(candidates)), rand(())]
+    return [rand(edges, candidates), list(rand(edges, candidates)), rand(edges)]
+
+
+def writable(leaf: Any) -> Any:
+    """A copy, so that code may work in place on what a leaf of autograd's graph holds."""
+    return leaf.clone() if isinstance(leaf, Tensor) and leaf.requires_grad else leaf
+
+
+def _detached(leaf: Any) -> Any:
+    return leaf.detach().clone() if isinstance(leaf, Tensor) else leaf

@@ -1,0 +1,130 @@
+"""Finds the candidates in a model, and the regions whose code combines them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from fastnas.ops import Edge, mixed_cell
+from fastnas.ops.spec import Norm, Spec
+from fastnas.swap.modules import is_swapped, why_not
+from fastnas.swap.recipes import Recipe, RefusedError, recognise
+from fastnas.swap.trace import borrowed_buffers, is_leaf, training
+
+_LEAVES = 8  # convolutions and batch norms of the largest module that may be a candidate
+_CONTAINERS = (nn.ModuleList, nn.ModuleDict)
+
+
+@dataclass
+class Found:
+    """What a model holds.
+
+    Attributes:
+        names: of all modules.
+        recipes: of the candidates.
+        refused: reasons of those that look like candidates.
+        regions: modules whose code combines candidates, outer ones first, each with the region around it.
+    """
+
+    names: dict[nn.Module, str] = field(default_factory=dict)
+    recipes: dict[nn.Module, Recipe] = field(default_factory=dict)
+    refused: dict[nn.Module, str] = field(default_factory=dict)
+    regions: dict[nn.Module, nn.Module | None] = field(default_factory=dict)
+
+
+def find(model: nn.Module) -> Found:
+    """Looks through a model."""
+    found = Found({m: name for name, m in model.named_modules()})
+    parents: dict[nn.Module, nn.Module] = {}
+    _walk(model, found, parents)
+    found.refused = {m: reason for m, reason in found.refused.items() if _resembles(m, found, parents)}
+    regions = {_owner(m, parents) for m in found.recipes}
+    edges = [r for r in regions if r is not None and _direct(r, found) > 1]
+    regions |= {owner for r in edges if (owner := _owner(r, parents)) is not None and owner is not model}
+    for m in found.names:
+        if m in regions:
+            around = _owner(m, parents)
+            while around is not None and around not in regions:
+                around = _owner(around, parents)
+            found.regions[m] = around
+    return found
+
+
+def _walk(module: nn.Module, found: Found, parents: dict[nn.Module, nn.Module]) -> None:
+    if _worth_a_try(module):
+        try:
+            if reason := why_not(module):
+                raise RefusedError(reason)
+            found.recipes[module] = _with_odd(module, recognise(module))
+            return
+        except RefusedError as error:
+            found.refused[module] = str(error)
+    for child in module.children():
+        if child not in parents:
+            parents[child] = module
+            _walk(child, found, parents)
+
+
+def _worth_a_try(module: nn.Module) -> bool:
+    if isinstance(module, _CONTAINERS) or is_leaf(module) or is_swapped(module):
+        return False
+    leaves = sum(map(is_leaf, module.modules()))
+    built_in = type(module).__module__.startswith("torch.nn.modules") and not isinstance(module, nn.Sequential)
+    pool = isinstance(module, nn.MaxPool2d | nn.AvgPool2d)  # for the reason why it is not a candidate
+    return leaves <= _LEAVES and (not built_in or isinstance(module, nn.Identity) or pool)
+
+
+def _with_odd(module: nn.Module, recipe: Recipe) -> Recipe:
+    """Notes whether odd sizes give what the operator gives: code that halves a resolution differs in this."""
+    if recipe.stride == 1 or recipe.name not in ("factorized_reduce", "none"):
+        return recipe
+    before, after = recipe.channels or (2, 2)
+    weight = next((leaf.weight for leaf in recipe.leaves if isinstance(leaf, nn.Conv2d)), torch.empty(()))
+    x = torch.randn(2, before, 7, 9, dtype=weight.dtype, device=weight.device)
+    with torch.no_grad(), borrowed_buffers(module), training(module, True):
+        try:
+            theirs = module(x)
+        except Exception:  # most public code fails on odd sizes
+            recipe.odd = False
+            return recipe
+        recipe.odd = isinstance(theirs, Tensor) and theirs.shape == recipe.shape(x.shape)
+        if recipe.odd and recipe.leaves:
+            norm = recipe.leaves[-1]
+            assert isinstance(norm, nn.BatchNorm2d)
+            spec = Spec((before, after), 1, (Edge(0, 1, 2, (recipe.name,)),), (1,), (Norm(norm.eps, norm.affine),))
+            ours, _ = mixed_cell(spec, [x], x.new_empty(0), [p for leaf in recipe.leaves for p in leaf.parameters()])
+            recipe.odd = torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3)
+    return recipe
+
+
+def _resembles(module: nn.Module, found: Found, parents: dict[nn.Module, nn.Module]) -> bool:
+    """Whether a module that is not a candidate could be expected to be one."""
+    if any(m in found.recipes for m in module.modules()):
+        return False
+    inside = parents.get(module)
+    while inside is not None:  # the outermost of several is enough
+        if inside in found.refused and not any(m in found.recipes for m in inside.modules()):
+            return False
+        inside = parents.get(inside)
+    parent = parents.get(module)
+    beside = parent is not None and any(child in found.recipes for child in parent.children())
+    depthwise = any(isinstance(m, nn.Conv2d) and 1 < m.groups == m.in_channels for m in module.modules())
+    return depthwise or (beside and parent is not None and isinstance(parent, _CONTAINERS))
+
+
+def _owner(module: nn.Module, parents: dict[nn.Module, nn.Module]) -> nn.Module | None:
+    """The nearest module around that has code of its own; else the outermost sequence around."""
+    last, owner = None, parents.get(module)
+    while owner is not None:
+        plain_sequence = type(owner).forward is nn.Sequential.forward
+        if not isinstance(owner, _CONTAINERS) and not plain_sequence:
+            return owner
+        last = owner if plain_sequence else last
+        owner = parents.get(owner)
+    return last
+
+
+def _direct(region: nn.Module, found: Found) -> int:
+    return sum(m in found.recipes for child in region.children() for m in (child, *child.children()))

@@ -1,0 +1,127 @@
+"""Changes what modules compute, and nothing else about them: each becomes a subclass of its own class, in place.
+
+Parameters, buffers, submodules, names and hooks stay where they are. The subclass bears the name of the class, and
+copies and pickles as it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.nn.modules.module import _has_any_global_hook
+
+from fastnas.swap.graph import evaluate
+from fastnas.swap.lazy import Run, allowed, current
+from fastnas.swap.recipes import Recipe, hook_stores
+
+STATE = "_fastnas"
+"""The attribute of a swapped module that holds its `Recipe` or `Home`."""
+
+
+class Home:
+    """What a region keeps between its calls.
+
+    Attributes:
+        memory, backend: of the operator.
+        cells: the operators met so far, by their graph.
+        alone: numbers of the values in a call that are computed by themselves.
+    """
+
+    def __init__(self, inner: Sequence[nn.Module], memory: str, backend: str) -> None:
+        self.memory, self.backend = memory, backend
+        self.cells: dict[Any, Any] = {}
+        self.alone: set[int] = set()
+        self._hooks = [store for m in inner for store in hook_stores(m)]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "cells": {}}  # which are of these very modules
+
+    def runs(self) -> bool:
+        """Whether nobody looks at what passes between the modules inside."""
+        return not any(self._hooks) and not _has_any_global_hook()  # type: ignore[no-untyped-call]
+
+
+class _Swapped:
+    """A swapped module; the first of its bases, its own class is the second."""
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        reduced: Any = super().__reduce_ex__(protocol)
+        made, arguments, *rest = reduced
+        kind = type(self)
+        original = kind.__bases__[1]
+        return (
+            _remake,
+            (kind.__bases__[0], original, made, tuple(original if a is kind else a for a in arguments)),
+            *rest,
+        )
+
+
+class _Candidate(_Swapped):
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        run = current()
+        if run is not None:
+            recipe: Recipe = self.__dict__[STATE]
+            single = len(args) == 1 and not kwargs and run.accepts(recipe, args[0])
+            if single and not recipe.why_changed() and not _is_replica(self):
+                return run.promise(cast(nn.Module, self), recipe, args[0])
+            run.settle(recipe, None)
+        return super().forward(*args, **kwargs)  # type: ignore[misc]
+
+
+class _Region(_Swapped):
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        home: Home = self.__dict__[STATE]
+        if current() is not None or not allowed() or not home.runs():
+            return super().forward(*args, **kwargs)  # type: ignore[misc]
+        with Run(home, evaluate) as run:
+            return run.finish(super().forward(*args, **kwargs))  # type: ignore[misc]
+
+
+def swap(module: nn.Module, state: Recipe | Home) -> None:
+    """Makes `module` a candidate that can be promised, or a region."""
+    base = _Candidate if isinstance(state, Recipe) else _Region
+    module.__dict__[STATE] = state
+    module.__class__ = _subclass(base, cast(Any, type(module)))
+
+
+def restore_module(module: nn.Module) -> None:
+    """Undoes `swap`."""
+    if is_swapped(module):
+        module.__class__ = type(module).__bases__[1]
+        del module.__dict__[STATE]
+
+
+def is_swapped(module: nn.Module) -> bool:
+    """Whether `swap` has changed the module."""
+    return isinstance(module, _Swapped)
+
+
+def why_not(module: nn.Module) -> str | None:
+    """Why a module's class cannot be changed; None if it can."""
+    if "forward" in module.__dict__:
+        return "its forward has been replaced on the instance"
+    if isinstance(module, torch.jit.ScriptModule):
+        return "it is a TorchScript module"
+    return None
+
+
+@cache
+def _subclass(base: type, original: type) -> type:
+    names = {"__module__": original.__module__, "__qualname__": original.__qualname__, "__doc__": original.__doc__}
+    return type(original.__name__, (base, original), names)
+
+
+def _remake(base: type, original: type, made: Any, arguments: tuple[Any, ...]) -> Any:
+    module = made(*arguments)
+    module.__class__ = _subclass(base, original)
+    return module
+
+
+def _is_replica(module: Any) -> bool:
+    """Whether `nn.DataParallel` made it: then its parameters are not where the operator looks for them."""
+    return getattr(module, "_is_replica", False)

@@ -1,0 +1,116 @@
+"""What a module computes, as the list of operations that one run of it makes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as hooks
+from torch.utils._python_dispatch import TorchDispatchMode
+
+
+@dataclass(eq=False)
+class Operation:
+    """One operation: an overload of ATen, or a convolution or batch norm as a module."""
+
+    function: Any
+    arguments: tuple[Any, ...]
+    result: Tensor
+
+
+@dataclass
+class Trace:
+    """All operations of a run, in order. In-place ReLUs stand in `rectified` instead, by the number of their tensor.
+
+    Tensors are told apart by `id`, and all of them are kept alive by the trace.
+    """
+
+    operations: list[Operation] = field(default_factory=list)
+    rectified: set[int] = field(default_factory=set)
+
+    def producer(self, t: Tensor) -> Operation | None:
+        """The operation that made `t`."""
+        return next((op for op in self.operations if op.result is t), None)
+
+
+def is_leaf(module: nn.Module) -> bool:
+    """Whether a module is a plain convolution or batch norm: of that class, or of one that computes as it does."""
+    kind: Any = type(module)
+    if isinstance(module, nn.Conv2d):
+        return kind.forward is nn.Conv2d.forward and kind._conv_forward is nn.Conv2d._conv_forward
+    return isinstance(module, nn.BatchNorm2d) and kind.forward is nn.BatchNorm2d.forward
+
+
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.trace = Trace()
+        self.inside = 0  # leaves that are running
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if self.inside:
+            return result
+        if func is torch.ops.aten.relu_.default:
+            self.trace.rectified.add(id(args[0]))
+            return result
+        first = result[0] if isinstance(result, tuple | list) else result
+        self.trace.operations.append(Operation(func, (*args, *(kwargs or {}).values()), first))
+        return result
+
+    def enter(self, module: nn.Module, _: Any) -> None:
+        self.inside += is_leaf(module)
+
+    def leave(self, module: nn.Module, args: tuple[Any, ...], result: Any) -> None:
+        if is_leaf(module):
+            self.inside -= 1
+            self.trace.operations.append(Operation(module, args, result))
+
+
+def trace(module: nn.Module, x: Tensor) -> tuple[Trace, Any]:
+    """Runs `module` on `x`, without gradients and with its buffers restored; the operations, and the result."""
+    recorder = _Recorder()
+    handles = [
+        hooks.register_module_forward_pre_hook(recorder.enter),
+        hooks.register_module_forward_hook(recorder.leave),
+    ]
+    try:
+        with torch.no_grad(), borrowed_buffers(module), recorder:
+            result = module(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return recorder.trace, result
+
+
+@contextmanager
+def borrowed_buffers(module: nn.Module) -> Iterator[None]:
+    """Lets `module` work on copies of its buffers."""
+    owners = {id(m): m for m in module.modules()}.values()
+    kept = [(m, dict(m._buffers)) for m in owners]
+    for m, buffers in kept:
+        m._buffers.update({name: None if b is None else b.clone() for name, b in buffers.items()})
+    try:
+        yield
+    finally:
+        for m, buffers in kept:
+            m._buffers.update(buffers)
+
+
+@contextmanager
+def training(module: nn.Module, mode: bool) -> Iterator[None]:
+    """Puts all modules into training or eval mode, and each back into its own afterwards."""
+    modes = [(m, m.training) for m in module.modules()]
+    for m, _ in modes:
+        m.training = mode
+    try:
+        yield
+    finally:
+        for m, before in modes:
+            m.training = before

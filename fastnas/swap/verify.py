@@ -1,0 +1,128 @@
+"""Runs a region as it was written and on the operator, and compares all that it computes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_map
+
+from fastnas.swap.calls import Arguments, writable
+from fastnas.swap.lazy import as_written
+from fastnas.swap.recipes import RefusedError, brief
+from fastnas.swap.trace import borrowed_buffers, training
+
+_IMAGES = 2  # of a batch are enough
+# Largest error, relative to the largest value of the compared tensor. In float64 both err by about 1e-14, through
+# several stages of normalisation some 100 times that.
+_TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-3}
+
+
+def verify(region: nn.Module, arguments: Arguments) -> float:
+    """The largest relative error of the region's results, gradients and buffers, in training and in eval mode.
+
+    Both run on random values in the arguments' shapes, on copies of the region in float64; in float32 if its own code
+    does not run in float64.
+
+    Raises:
+        RefusedError: they differ, or one of them fails.
+    """
+    try:
+        return _largest_error(region, arguments, torch.float64)
+    except _OwnError:
+        pass  # its own code may be made for float32
+    try:
+        return _largest_error(region, arguments, torch.float32)
+    except _OwnError as own:
+        raise RefusedError(f"its own code fails on random values: {own}") from own
+
+
+def _largest_error(region: nn.Module, arguments: Arguments, dtype: torch.dtype) -> float:
+    """In training and in eval mode."""
+    both = _copy(region, dtype)
+    return max(_compare(both, arguments, mode, dtype) for mode in (True, False))
+
+
+class _OwnError(Exception):
+    """The region's own code raised an error."""
+
+
+def _copy(region: nn.Module, dtype: torch.dtype) -> nn.Module:
+    try:
+        return copy.deepcopy(region).to(dtype).requires_grad_(True)
+    except Exception as error:
+        raise RefusedError(f"it cannot be copied: {brief(error)}") from error
+
+
+def _compare(region: nn.Module, arguments: Arguments, mode: bool, dtype: torch.dtype) -> float:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        given = tree_map(lambda leaf: _random(leaf, dtype), (arguments.args, arguments.kwargs))
+    with as_written():
+        try:
+            expected = _run(region, given, mode)
+        except Exception as error:
+            raise _OwnError(brief(error)) from error
+    try:
+        actual = _run(region, given, mode)
+    except Exception as error:
+        raise RefusedError(f"it fails on the operator: {brief(error)}") from error
+    when = "in training" if mode else "in eval mode"
+    if len(actual) != len(expected):
+        raise RefusedError(f"{when} it returns {len(actual)} tensors instead of {len(expected)}")
+    worst = 0.0
+    for (name, a), (_, b) in zip(actual, expected, strict=True):
+        found = _error(a, b)
+        if not found <= _TOLERANCE[dtype]:
+            raise RefusedError(f"{when} its {name} differs from that of its own code by {found:.1g} (relative)")
+        worst = max(worst, found)
+    return worst
+
+
+def _random(leaf: Any, dtype: torch.dtype) -> Any:
+    if not isinstance(leaf, Tensor):
+        return leaf
+    if not leaf.is_floating_point():
+        return leaf.clone()
+    if leaf.ndim == 4:
+        leaf = leaf[:_IMAGES]
+        return torch.randn(leaf.shape, dtype=dtype, device=leaf.device).requires_grad_()
+    return (torch.rand(leaf.shape, dtype=dtype, device=leaf.device) + 0.1).requires_grad_()
+
+
+def _run(region: nn.Module, given: Any, mode: bool) -> list[tuple[str, Tensor | None]]:
+    """All that a call computes: results, gradients, and buffers afterwards."""
+    with torch.random.fork_rng(), borrowed_buffers(region), training(region, mode), torch.enable_grad():
+        torch.manual_seed(1)
+        args, kwargs = tree_map(writable, given)
+        result = region(*args, **kwargs)
+        results = [leaf for leaf in tree_flatten(result)[0] if isinstance(leaf, Tensor)]
+        loss = sum((torch.randn_like(t) * t).sum() for t in results if t.requires_grad)
+        inputs = [leaf for leaf in tree_flatten(given)[0] if isinstance(leaf, Tensor) and leaf.requires_grad]
+        weights = dict(region.named_parameters())
+        grads: Sequence[Tensor | None] = [None] * (len(inputs) + len(weights))
+        if isinstance(loss, Tensor):
+            grads = torch.autograd.grad(loss, [*inputs, *weights.values()], allow_unused=True)
+        buffers = [(f"buffer {name}", t.clone()) for name, t in region.named_buffers()]
+    names = [*(f"gradient of argument tensor {i}" for i in range(len(inputs))), *(f"gradient of {n}" for n in weights)]
+    return [
+        *((f"result {i}", t.detach()) for i, t in enumerate(results)),
+        *zip(names, grads, strict=True),
+        *buffers,
+    ]
+
+
+def _error(a: Tensor | None, b: Tensor | None) -> float:
+    """Relative to the largest value of `b`; a gradient that does not exist counts as zeros."""
+    if a is None or b is None:
+        there = a if b is None else b
+        return 0.0 if there is None or not there.any() else float("inf")
+    if a.shape != b.shape or a.dtype != b.dtype or a.device != b.device:
+        return float("inf")
+    if not a.numel() or torch.equal(a, b):
+        return 0.0
+    scale = max(float(b.abs().max()), 1e-2) if b.is_floating_point() else 1.0
+    return float((a.double() - b.double()).abs().max()) / scale
