@@ -45,11 +45,15 @@ def test_agrees_with_the_reference_in_float64(case: Case, backend: str, memory: 
 
 
 def assert_as_exact_as_eager(
-    case: Case, backend: str, memory: str, change: Callable[[Problem], Problem] = lambda p: p
+    case: Case,
+    backend: str,
+    memory: str,
+    change: Callable[[Problem], Problem] = lambda p: p,
+    seeds: range | None = None,
 ) -> None:
     """Error against float64 at most twice eager's own, each the largest over seeds, for every tensor by itself."""
     worst: dict[str, tuple[float, float]] = {}
-    for seed in SEEDS:
+    for seed in seeds or SEEDS:
         p = change(problem(case, seed))
         single = p.to(torch.float32)
         exact, eager, ours = run(reference.cell, p), run(reference.cell, single), run(fused(backend, memory), single)
@@ -75,7 +79,8 @@ precise = pytest.mark.parametrize("case", PRECISE, ids=lambda case: case.name)
 @precise
 @modes
 def test_as_exact_as_eager_in_float32(case: Case, backend: str, memory: str) -> None:
-    assert_as_exact_as_eager(case, backend, memory)
+    # Of a trellis's 70 tensors one or the other has its largest error among few seeds by chance.
+    assert_as_exact_as_eager(case, backend, memory, seeds=range(12) if case.name == "trellis" else None)
 
 
 def shift(p: Problem, mean: float = 500.0) -> Problem:
