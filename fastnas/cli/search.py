@@ -10,7 +10,7 @@ import click
 from fastnas.cli.methods import Methods
 from fastnas.cli.options import config_options, given, run_options
 from fastnas.cli.text import next_command, results
-from fastnas.search.config import CONFIG, SearchConfig, make_config, read_config
+from fastnas.search.config import CONFIG, Config, SearchConfig, make_config, read_config
 from fastnas.search.segmentation_config import TrellisSearchConfig
 
 
@@ -40,16 +40,12 @@ def darts(ctx: click.Context, /, out: Path, resume: bool, **_: Any) -> None:
       fastnas search --data photos --image-size 32 --out runs/photos
       fastnas search --out runs/photos --resume
     """
-    values = given(ctx, SearchConfig)
-    if resume:
-        values = read_config(out / CONFIG, "search") | values
-    config = make_config(SearchConfig, values)
+    config = _config(ctx, SearchConfig, "search", out, resume)
 
     from fastnas.search.driver import search as run
 
     run(config, out, resume)
-    results([("Genotype", out / "genotype.json"), ("History", out / "history.jsonl")])
-    next_command("fastnas", "decode", out)
+    _say_what_follows(out)
 
 
 @search.command(short_help="A network for semantic segmentation, cell and path through scales.")
@@ -66,13 +62,21 @@ def auto_deeplab(ctx: click.Context, /, out: Path, resume: bool, **_: Any) -> No
       fastnas search auto-deeplab --data camvid:photos/camvid --scale 0.5 --crop 129 --out runs/camvid
       fastnas search auto-deeplab --out runs/camvid --resume
     """
-    values = given(ctx, TrellisSearchConfig)
-    if resume:
-        values = read_config(out / CONFIG, "search auto-deeplab") | values
-    config = make_config(TrellisSearchConfig, values)
+    config = _config(ctx, TrellisSearchConfig, "search auto-deeplab", out, resume)
 
     from fastnas.search.segmentation_driver import search as run
 
     run(config, out, resume)
+    _say_what_follows(out)
+
+
+def _config(ctx: click.Context, model: type[Config], command: str, out: Path, resume: bool) -> Config:
+    values = given(ctx, model)
+    if resume:
+        values = read_config(out / CONFIG, command) | values
+    return make_config(model, values)
+
+
+def _say_what_follows(out: Path) -> None:
     results([("Genotype", out / "genotype.json"), ("History", out / "history.jsonl")])
     next_command("fastnas", "decode", out)

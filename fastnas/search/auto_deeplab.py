@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch.nn.functional as F
-from torch import Tensor, optim
+from torch import Tensor, nn, optim
 
 from fastnas.data import Normalize
 from fastnas.data.segmentation import (
@@ -84,7 +84,7 @@ class AutoDeepLabSearch:
         """A step of Adam on α and β; no gradient of the weights is computed. Returns the number of images."""
         with frozen(self._weights):
             self.adam.zero_grad()
-            count = self._backward(batches, score)
+            count = self._accumulated(batches, score)
         self.adam.step()
         return count
 
@@ -92,21 +92,12 @@ class AutoDeepLabSearch:
         """A step of SGD on the weights; no gradient of α and β is computed. Returns the number of images."""
         with frozen(self._arch):
             self.descent.begin()
-            count = self._backward(batches, score)
+            count = self._accumulated(batches, score)
         self.descent.step()
         return count
 
-    def _backward(self, batches: Iterator[tuple[Tensor, Tensor]], score: PixelScore) -> int:
-        """Adds up the gradients of `accumulate` batches' mean loss."""
-        count = 0
-        for _ in range(self._config.accumulate):
-            images, labels = next(batches)
-            logits = self.network(images)
-            loss = self._loss(logits, labels)
-            score.add(logits, labels, loss)
-            (loss / self._config.accumulate).backward()  # type: ignore[no-untyped-call]
-            count += len(images)
-        return count
+    def _accumulated(self, batches: Iterator[tuple[Tensor, Tensor]], score: PixelScore) -> int:
+        return accumulate(self.network, batches, self._config.accumulate, self._loss, score)
 
     def state_dict(self) -> dict[str, Any]:
         """The supernet with α and β, and both optimisers."""
@@ -136,6 +127,21 @@ class PixelLoss:
         if not bool((labels != IGNORE).any()):
             return logits.sum() * 0.0
         return F.cross_entropy(logits, labels, self._weights, ignore_index=IGNORE)
+
+
+def accumulate(
+    network: nn.Module, batches: Iterator[tuple[Tensor, Tensor]], count: int, loss: PixelLoss, score: PixelScore
+) -> int:
+    """Adds up the gradients of the mean loss of `count` batches. Returns the number of images."""
+    total = 0
+    for _ in range(count):
+        images, labels = next(batches)
+        logits = network(images)
+        value = loss(logits, labels)
+        score.add(logits, labels, value)
+        (value / count).backward()  # type: ignore[no-untyped-call]
+        total += len(images)
+    return total
 
 
 def training_augment(data: SegmentationData, config: SegmentationConfig) -> SegmentationAugment:

@@ -10,7 +10,7 @@ from fastnas.data import Normalize
 from fastnas.data.segmentation import SegmentationBatches, SegmentationData, WholeImages
 from fastnas.errors import UserError
 from fastnas.nn import AutoDeepLabNetwork
-from fastnas.search.auto_deeplab import PixelLoss, training_augment
+from fastnas.search.auto_deeplab import PixelLoss, accumulate, training_augment
 from fastnas.search.loop import Report
 from fastnas.search.pixel_score import PixelScore
 from fastnas.search.run import Row
@@ -67,14 +67,7 @@ class AutoDeepLabRetraining:
         batches = self._train.epoch(epoch)
         for _ in range(self.steps):
             self.descent.begin()
-            count = 0
-            for _ in range(self._config.accumulate):
-                images, labels = next(batches)
-                logits = self.network(images)
-                loss = self._loss(logits, labels)
-                score.add(logits, labels, loss)
-                (loss / self._config.accumulate).backward()  # type: ignore[no-untyped-call]
-                count += len(images)
+            count = accumulate(self.network, batches, self._config.accumulate, self._loss, score)
             self.descent.step()
             report(count, score.figures("train"))
         return {**row, **score.figures("train"), **self.validate()}

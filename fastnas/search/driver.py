@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from rich.console import Console
+from torch import nn
 
 from fastnas.data import ImageData, load_data
 from fastnas.errors import UserError
@@ -84,15 +85,17 @@ def retrain(
         network = DartsNetwork(genotype, *shape, auxiliary=config.auxiliary, in_channels=data.channels)
         task = Retraining(network, data, config)
         run.begin(config, data.describe() | {"genotype": dumps(genotype)})
-        write_atomically(out / GENOTYPE, dumps(genotype).encode())
-        history = run_epochs(run, task, config.epochs, [BestWeights(network, out / BEST, "val_accuracy")], console)
-    write_atomically(out / LAST, to_bytes(network.state_dict()))
-    result = _result(network, data, history)
-    write_atomically(out / RESULT, (json.dumps(result, indent=2) + "\n").encode())
-    return result
+        return run_training(run, task, config.epochs, dumps(genotype), data, "val_accuracy", console)
 
 
+AnyConfig = TypeVar("AnyConfig", bound=RunConfig)
 Config = TypeVar("Config", bound=ClassificationConfig)
+
+
+def decide(config: AnyConfig, choices: Mapping[str, Any]) -> AnyConfig:
+    """The configuration with `choices` for those of its options that were left open."""
+    chosen = {name: value for name, value in choices.items() if getattr(config, name, value) is None}
+    return config.model_copy(update=chosen)
 
 
 def settle(config: Config, data: ImageData) -> Config:
@@ -104,8 +107,7 @@ def settle(config: Config, data: ImageData) -> Config:
         "threads": torch.get_num_threads(),
         "cutout": side // 2,
     }
-    chosen = {name: value for name, value in choices.items() if getattr(config, name, value) is None}
-    return config.model_copy(update=chosen)
+    return decide(config, choices)
 
 
 def _prepare(run: Run, config: Config, resume: bool) -> tuple[ImageData, Config]:
@@ -150,15 +152,56 @@ def check_backend(name: str) -> None:
             raise UserError(f"backend {name} cannot run: {backend.reason}; 'fastnas info' lists those that can")
 
 
-def _result(network: DartsNetwork, data: ImageData, history: list[Row]) -> dict[str, Any]:
-    best = max(history, key=lambda row: float(row["val_accuracy"]))
-    return {
-        "best_val_accuracy": best["val_accuracy"],
+class Training(Task, Protocol):
+    """A task that trains one network."""
+
+    @property
+    def network(self) -> nn.Module:
+        """What is trained."""
+
+
+class Described(Protocol):
+    """What a result says of its data, classified images or labelled pixels."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names."""
+
+    @property
+    def train(self) -> Sized:
+        """Training images."""
+
+    @property
+    def val(self) -> Sized:
+        """Validation images."""
+
+
+def run_training(
+    run: Run, task: Training, epochs: int, genotype: str, data: Described, figure: str, console: Console | None
+) -> dict[str, Any]:
+    """Trains the network of a run that has begun, and writes its genotype, its weights and result.json.
+
+    Args:
+        genotype: the content of genotype.json.
+        figure: the key of the history's rows by which the best epoch is chosen.
+
+    Returns:
+        The content of result.json.
+    """
+    out, network = run.folder, task.network
+    write_atomically(out / GENOTYPE, genotype.encode())
+    history = run_epochs(run, task, epochs, [BestWeights(network, out / BEST, figure)], console)
+    write_atomically(out / LAST, to_bytes(network.state_dict()))
+    best = max(history, key=lambda row: float(row[figure]))
+    result = {
+        f"best_{figure}": best[figure],
         "best_epoch": best["epoch"],
-        "last_val_accuracy": history[-1]["val_accuracy"],
+        f"last_{figure}": history[-1][figure],
         "epochs": len(history),
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "train_images": len(data.train),
         "val_images": len(data.val),
         "classes": list(data.classes),
     }
+    write_atomically(out / RESULT, (json.dumps(result, indent=2) + "\n").encode())
+    return result

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,11 +13,9 @@ from fastnas.genotype import AutoDeepLabGenotype, dumps
 from fastnas.nn import AutoDeepLabNetwork, AutoDeepLabSupernet
 from fastnas.search.auto_deeplab import AutoDeepLabSearch
 from fastnas.search.auto_deeplab_retrain import AutoDeepLabRetraining
-from fastnas.search.checkpoint import to_bytes
-from fastnas.search.driver import BEST, LAST, RESULT, check_backend, reproducible, run_epochs
+from fastnas.search.driver import check_backend, decide, reproducible, run_epochs, run_training
 from fastnas.search.files import write_atomically
-from fastnas.search.retrain import BestWeights
-from fastnas.search.run import GENOTYPE, Row, Run
+from fastnas.search.run import GENOTYPE, Run
 from fastnas.search.segmentation_config import SegmentationConfig, TrellisRetrainConfig, TrellisSearchConfig
 
 Config = TypeVar("Config", bound=SegmentationConfig)
@@ -87,12 +84,7 @@ def retrain(
         network = make_network(genotype, config, data)
         task = AutoDeepLabRetraining(network, data, config)
         run.begin(config, data.describe() | {"genotype": dumps(genotype)})
-        write_atomically(out / GENOTYPE, dumps(genotype).encode())
-        history = run_epochs(run, task, config.epochs, [BestWeights(network, out / BEST, "val_miou")], console)
-    write_atomically(out / LAST, to_bytes(network.state_dict()))
-    result = _result(network, data, history)
-    write_atomically(out / RESULT, (json.dumps(result, indent=2) + "\n").encode())
-    return result
+        return run_training(run, task, config.epochs, dumps(genotype), data, "val_miou", console)
 
 
 def make_network(
@@ -105,24 +97,9 @@ def make_network(
 def settle(config: Config) -> Config:
     """Decides the options that were left open, as their help texts say."""
     choices = {"threads": torch.get_num_threads(), "arch_start": getattr(config, "epochs", 0) // 2}
-    chosen = {name: value for name, value in choices.items() if getattr(config, name, value) is None}
-    return config.model_copy(update=chosen)
+    return decide(config, choices)
 
 
 def _prepare(run: Run, config: Config, resume: bool) -> tuple[SegmentationData, Config]:
     config = settle(run.check(config, resume))
     return load_segmentation(config.data, config.scale), config
-
-
-def _result(network: AutoDeepLabNetwork, data: SegmentationData, history: list[Row]) -> dict[str, Any]:
-    best = max(history, key=lambda row: float(row["val_miou"]))
-    return {
-        "best_val_miou": best["val_miou"],
-        "best_epoch": best["epoch"],
-        "last_val_miou": history[-1]["val_miou"],
-        "epochs": len(history),
-        "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "train_images": len(data.train),
-        "val_images": len(data.val),
-        "classes": list(data.classes),
-    }
