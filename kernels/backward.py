@@ -22,6 +22,7 @@ from fastnas.kernels.columns import (
     STATE_WIDTH,
     SUMS,
 )
+from fastnas.kernels.entry import kernel
 from fastnas.kernels.gather import state_block, transposed
 from fastnas.kernels.gradients import grad_block
 from fastnas.kernels.pixels import load_block, store_block, tile_pixels
@@ -41,7 +42,7 @@ def store_sums(floats, job, tile, row, known, first, second):
     tl.store(at + rows, second, mask=known)
 
 
-@triton.jit
+@kernel
 def grad_sums(
     bases,
     buffers,
@@ -77,7 +78,7 @@ def grad_sums(
             store_sums(floats, job, tile, row, known, exact_sum(g, P), exact_sum(products, P))
 
 
-@triton.jit
+@kernel
 def source_back(
     bases,
     buffers,

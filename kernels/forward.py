@@ -20,6 +20,7 @@ from fastnas.kernels.columns import (
     STATE_VALUE,
     STATE_WIDTH,
 )
+from fastnas.kernels.entry import kernel
 from fastnas.kernels.gather import state_block
 from fastnas.kernels.pixels import load_block, store_block, tile_pixels
 from fastnas.kernels.rows import exists, factor, job_row, number, only_if, per_channel, view
@@ -27,7 +28,7 @@ from fastnas.kernels.sums import exact_sum
 from fastnas.kernels.units import kept_unit, unit
 
 
-@triton.jit
+@kernel
 def moments(
     bases,
     buffers,
@@ -75,7 +76,7 @@ def moments(
             tl.store(rests, rest, mask=known)
 
 
-@triton.jit
+@kernel
 def apply(
     bases,
     buffers,

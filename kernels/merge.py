@@ -36,6 +36,7 @@ from fastnas.kernels.columns import (
     SUMS,
     SUMS_COUNT,
 )
+from fastnas.kernels.entry import kernel
 from fastnas.kernels.rows import factor, job_row, number, only_if, per_channel
 
 # Tiles, or parts, that are read at once, and what a block of `reduce` adds up (kReduceChunk of csrc/gpu/plan.h).
@@ -85,7 +86,7 @@ def merged_moments(floats, job, total, channel, channels, P: constexpr, C: const
     return mean.to(tl.float32), tl.where(variance < 0.0, 0.0, variance).to(tl.float32)
 
 
-@triton.jit
+@kernel
 def norms(
     bases, buffers, table, jobs, count, state, images, channels, accumulate, P: constexpr, C_IN: constexpr, C: constexpr
 ):
@@ -126,7 +127,7 @@ def norms(
     tl.store(norm + 3 * own, inverse.to(tl.float32), mask=known)
 
 
-@triton.jit
+@kernel
 def coefficients(
     bases, buffers, table, jobs, count, state, images, channels, accumulate, P: constexpr, C_IN: constexpr, C: constexpr
 ):
@@ -178,7 +179,7 @@ def coefficients(
     tl.store(floats + at, tl.sum(alpha_sum, 0).to(tl.float32), mask=at >= 0)
 
 
-@triton.jit
+@kernel
 def reduce(
     bases, buffers, table, jobs, count, state, images, channels, accumulate, P: constexpr, C_IN: constexpr, C: constexpr
 ):

@@ -24,6 +24,7 @@ from fastnas.kernels.columns import (
     SUMS,
     WEIGHT_SUMS,
 )
+from fastnas.kernels.entry import kernel
 from fastnas.kernels.gather import depthwise_weights, gathered, normed, rectified, state_block, transposed, window
 from fastnas.kernels.gradients import coefficients_of, grad_block
 from fastnas.kernels.pixels import rounded, store_block, tile_pixels
@@ -133,7 +134,7 @@ def sums_before(
     add_to(into + channels, exact_sum(grad * centred, P), known, first)
 
 
-@triton.jit
+@kernel
 def stage_back(
     bases,
     buffers,

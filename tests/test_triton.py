@@ -4,6 +4,8 @@ wrong: leave memory unwritten, reach beyond an allocation, lose bits in half pre
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -294,6 +296,28 @@ def test_columns_are_those_of_the_compiled_part() -> None:
         for name, place in _C.gpu_columns()[struct].items():
             ours = "JOB_COLUMNS" if (struct, name) == ("Job", "columns") else f"{prefix}{name.upper()}"
             assert getattr(columns, ours).value == place, ours
+
+
+SPECIALIZED = """
+import torch
+from triton.backends.compiler import GPUTarget
+from triton.backends.nvidia.compiler import CUDABackend
+from triton.runtime.jit import create_function_from_signature
+from fastnas.kernels.launch import KERNELS
+
+floats, table = torch.zeros(16), torch.zeros(16, dtype=torch.int64)
+for name, kernel in KERNELS.items():
+    bind = create_function_from_signature(kernel.signature, kernel.params, CUDABackend(GPUTarget("cuda", 90, 32)))
+    constants = {p.name: 16 for p in kernel.params if p.is_constexpr}
+    seen = [bind((floats,) * 9, (floats,) * 4, table, *numbers, **constants)[1] for numbers in ((1,) * 6, (7,) * 6)]
+    assert seen[0] == seen[1] == bind((floats,) * 9, (floats,) * 4, table[1:], *(16,) * 6, **constants)[1], (name, seen)
+"""
+
+
+def test_kernels_are_not_compiled_again_for_other_numbers() -> None:
+    """What runs on a GPU is what the gates have compiled. Asked of Triton's compiler, since its interpreter has none."""
+    command = [sys.executable, "-c", SPECIALIZED]
+    subprocess.run(command, check=True, env=os.environ | {"TRITON_INTERPRET": "0"}, timeout=120)
 
 
 def test_a_write_beyond_an_allocation_is_seen() -> None:

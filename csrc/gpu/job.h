@@ -1,5 +1,5 @@
 // What the GPU kernels read of a launch plan (plan.h): tables of whole numbers. This file is read by the host's
-// compiler, by NVRTC and by nvcc; kernels/tables.py has the same columns for Triton.
+// compiler, by NVRTC and by nvcc; kernels/columns.py has the same columns for Triton.
 //
 // Activations are (N, C, H, W) with dense images; their scalar type T is float, half or bfloat16. Everything else is
 // float. A row of a table is a struct of 64-bit numbers; places are in elements; -1 is none.
