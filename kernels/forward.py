@@ -1,6 +1,5 @@
 """The forward pass: a stage's values and their moments, and the sum of candidates into a state."""
 
-import triton
 import triton.language as tl
 from triton.language import constexpr
 

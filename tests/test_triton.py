@@ -315,7 +315,7 @@ for name, kernel in KERNELS.items():
 
 
 def test_kernels_are_not_compiled_again_for_other_numbers() -> None:
-    """What runs on a GPU is what the gates have compiled. Asked of Triton's compiler, since its interpreter has none."""
+    """What runs on a GPU is what the gates have compiled. Asked of Triton's compiler: its interpreter has none."""
     command = [sys.executable, "-c", SPECIALIZED]
     subprocess.run(command, check=True, env=os.environ | {"TRITON_INTERPRET": "0"}, timeout=120)
 
