@@ -357,7 +357,7 @@ def test_a_folder_that_cannot_be_written(data: Path, tmp_path: Path, monkeypatch
     (tmp_path / "out").mkdir()
     with monkeypatch.context() as patch:
         patch.setattr("fastnas.search.files.open", read_only, raising=False)
-        patch.setattr("fastnas.search.darts.DartsSearch.train_epoch", lambda *_: pytest.fail("too late"))
+        patch.setattr("fastnas.search.bilevel.BilevelSearch.train_epoch", lambda *_: pytest.fail("too late"))
         refused(call(*words), f"{tmp_path}/out/config.json cannot be written (Read-only file system)")
 
 

@@ -18,14 +18,14 @@ from torch import nn
 
 from fastnas.data import load_data
 from fastnas.errors import InterruptError, UserError
-from fastnas.nn import DartsSupernet
 from fastnas.ops import DARTS_CANDIDATES
 from fastnas.search.alphas import decode, entropy, skips_dominate
-from fastnas.search.darts import DartsSearch, frozen
+from fastnas.search.bilevel import BilevelSearch, frozen
 from fastnas.search.display import Display
 from fastnas.search.driver import search, settle
 from fastnas.search.loop import Score
 from fastnas.search.run import Run
+from fastnas.search.strategies.darts import Darts
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -41,24 +41,23 @@ def rows(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
 
 
-def task(data: Path, **options: Any) -> DartsSearch:
+def task(data: Path, **options: Any) -> BilevelSearch:
     images = load_data(str(data))
     config = settle(search_config(data, **options), images)
-    network = DartsSupernet(config.channels, config.layers, len(images.classes), images.channels)
-    return DartsSearch(network, images, config)
+    return Darts(config).task(images)
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     """Presses Ctrl-C in a weight step."""
-    step, done = DartsSearch.weight_step, [0]
+    step, done = BilevelSearch.weight_step, [0]
 
-    def counted(self: DartsSearch, *args: Any) -> None:
+    def counted(self: BilevelSearch, *args: Any) -> None:
         done[0] += 1
         if done[0] > steps:
             raise KeyboardInterrupt
         step(self, *args)
 
-    monkeypatch.setattr(DartsSearch, "weight_step", counted)
+    monkeypatch.setattr(BilevelSearch, "weight_step", counted)
 
 
 def test_two_runs_with_one_seed_write_the_same_bytes(data: Path, finished: Path, tmp_path: Path) -> None:
@@ -153,7 +152,7 @@ def test_the_optimisers_are_those_of_the_paper(data: Path) -> None:
     assert {id(p) for p in sgd["params"]} == {id(p) for p in trained.network.weight_parameters()}
 
 
-def gradients(trained: DartsSearch) -> tuple[int, int]:
+def gradients(trained: BilevelSearch) -> tuple[int, int]:
     """How many parameters of weights and of α have a gradient."""
     network = trained.network
     weights, alphas = network.weight_parameters(), network.arch_parameters()
@@ -163,24 +162,24 @@ def gradients(trained: DartsSearch) -> tuple[int, int]:
 def test_each_step_computes_only_its_own_gradients_and_moves_only_its_own_parameters(data: Path) -> None:
     trained = task(data)
     network = trained.network
-    images, labels = torch.randn(4, 3, 6, 8), torch.tensor([0, 1, 0, 1])
-    weights, alphas = ([p.detach().clone() for p in ps] for ps in (trained._weights, trained._alphas))
-    trained.alpha_step(images, labels, Score())
+    batch = torch.randn(4, 3, 6, 8), torch.tensor([0, 1, 0, 1])
+    weights, alphas = ([p.detach().clone() for p in ps] for ps in (trained.weights, trained.alphas))
+    trained.alpha_step(batch, batch, Score())
     assert gradients(trained) == (0, 2)
-    assert all(torch.equal(p, before) for p, before in zip(trained._weights, weights, strict=True))
-    assert not any(torch.equal(p, before) for p, before in zip(trained._alphas, alphas, strict=True))
+    assert all(torch.equal(p, before) for p, before in zip(trained.weights, weights, strict=True))
+    assert not any(torch.equal(p, before) for p, before in zip(trained.alphas, alphas, strict=True))
     network.zero_grad()
-    alphas = [p.detach().clone() for p in trained._alphas]
-    trained.weight_step(images, labels, Score())
+    alphas = [p.detach().clone() for p in trained.alphas]
+    trained.weight_step(batch, Score())
     assert gradients(trained) == (len(weights), 0)
-    assert all(torch.equal(p, before) for p, before in zip(trained._alphas, alphas, strict=True))
+    assert all(torch.equal(p, before) for p, before in zip(trained.alphas, alphas, strict=True))
     assert all(p.requires_grad for p in network.parameters())
 
 
 def test_the_weights_gradient_is_clipped(data: Path) -> None:
     trained = task(data, grad_clip=1e-3)
-    trained.weight_step(torch.randn(4, 3, 6, 8), torch.tensor([0, 1, 0, 1]), Score())
-    norm = torch.cat([p.grad.flatten() for p in trained._weights]).norm()
+    trained.weight_step((torch.randn(4, 3, 6, 8), torch.tensor([0, 1, 0, 1])), Score())
+    norm = torch.cat([p.grad.flatten() for p in trained.weights]).norm()
     assert norm == pytest.approx(1e-3, rel=1e-3)
 
 

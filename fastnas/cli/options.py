@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, TypeVar, get_args, get_origin
@@ -17,14 +17,19 @@ from fastnas.search.config import RunConfig, option
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def config_options(model: type[RunConfig]) -> Callable[[Command], Command]:
-    """Adds an option for every field of `model`: what only it has first, then what all runs have."""
+def config_options(model: type[RunConfig], without: Iterable[str] = ()) -> Callable[[Command], Command]:
+    """Adds an option for every field of `model` but `without`: what only it has first, then what all runs have."""
     own = [name for name in model.model_fields if name not in RunConfig.model_fields]
     names = ["data", *own, *(name for name in RunConfig.model_fields if name != "data")]
+    return field_options({name: model.model_fields[name] for name in names if name not in without})
+
+
+def field_options(fields: Mapping[str, FieldInfo]) -> Callable[[Command], Command]:
+    """Adds an option for every field, by name."""
 
     def add(command: Command) -> Command:
-        for name in reversed(names):
-            command = _option(name, model.model_fields[name])(command)
+        for name, field in reversed(list(fields.items())):
+            command = _option(name, field)(command)
         return command
 
     return add
@@ -44,11 +49,12 @@ def run_options(command: Command) -> Command:
 
 def given(ctx: click.Context, model: type[RunConfig]) -> dict[str, Any]:
     """The fields of `model` that the user set."""
-    return {
-        name: ctx.params[name]
-        for name in model.model_fields
-        if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
-    }
+    return {name: ctx.params[name] for name in model.model_fields if is_given(ctx, name)}
+
+
+def is_given(ctx: click.Context, name: str) -> bool:
+    """Whether the user set the option of field `name`."""
+    return name in ctx.params and ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
 
 
 def _option(name: str, field: FieldInfo) -> Callable[[Command], Command]:

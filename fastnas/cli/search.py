@@ -9,8 +9,9 @@ import click
 
 from fastnas.cli.methods import Methods
 from fastnas.cli.options import config_options, given, run_options
+from fastnas.cli.strategies import strategy_config, strategy_options
 from fastnas.cli.text import next_command, results
-from fastnas.search.config import CONFIG, Config, SearchConfig, make_config, read_config
+from fastnas.search.config import CONFIG, make_config, read_config
 from fastnas.search.segmentation_config import TrellisSearchConfig
 
 
@@ -26,21 +27,21 @@ def search() -> None:
 
 @search.command(short_help="A classifier of images (the default).")
 @run_options
-@config_options(SearchConfig)
+@strategy_options
 @click.pass_context
 def darts(ctx: click.Context, /, out: Path, resume: bool, **_: Any) -> None:
     """Search an architecture for a set of images with classes.
 
-    First-order DARTS: half of the training images train the network's weights, the other half α, the mixture
-    of candidate operations on each edge. A checkpoint is written after each epoch: Ctrl-C stops, --resume
-    goes on.
+    Without --strategy by first-order DARTS: half of the training images train the network's weights, the other
+    half α, the mixture of candidate operations on each edge. A checkpoint is written after each epoch: Ctrl-C
+    stops, --resume goes on.
 
     \b
       fastnas search --data digits --out runs/digits --channels 8 --layers 4 --epochs 5
       fastnas search --data photos --image-size 32 --out runs/photos
       fastnas search --out runs/photos --resume
     """
-    config = _config(ctx, SearchConfig, "search", out, resume)
+    config = strategy_config(ctx, out, resume)
 
     from fastnas.search.driver import search as run
 
@@ -62,19 +63,15 @@ def auto_deeplab(ctx: click.Context, /, out: Path, resume: bool, **_: Any) -> No
       fastnas search auto-deeplab --data camvid:photos/camvid --scale 0.5 --crop 129 --out runs/camvid
       fastnas search auto-deeplab --out runs/camvid --resume
     """
-    config = _config(ctx, TrellisSearchConfig, "search auto-deeplab", out, resume)
+    values = given(ctx, TrellisSearchConfig)
+    if resume:
+        values = read_config(out / CONFIG, "search auto-deeplab") | values
+    config = make_config(TrellisSearchConfig, values)
 
     from fastnas.search.segmentation_driver import search as run
 
     run(config, out, resume)
     _say_what_follows(out)
-
-
-def _config(ctx: click.Context, model: type[Config], command: str, out: Path, resume: bool) -> Config:
-    values = given(ctx, model)
-    if resume:
-        values = read_config(out / CONFIG, command) | values
-    return make_config(model, values)
 
 
 def _say_what_follows(out: Path) -> None:

@@ -19,7 +19,7 @@ from fastnas.data.segmentation import (
 from fastnas.errors import UserError
 from fastnas.nn import AutoDeepLabSupernet
 from fastnas.search.alphas import trellis_row
-from fastnas.search.darts import frozen
+from fastnas.search.bilevel import frozen
 from fastnas.search.loop import Report
 from fastnas.search.pixel_score import PixelScore
 from fastnas.search.run import Row

@@ -68,8 +68,14 @@ class ClassificationConfig(RunConfig):
     grad_clip: float = Field(5.0, gt=0, description="Norm to which the weights' gradient is clipped.")
 
 
-class SearchConfig(ClassificationConfig):
-    """A first-order DARTS search; the defaults are those of Liu et al., ICLR 2019, appendix A.1."""
+class StrategyConfig(ClassificationConfig):
+    """What all strategies have in common. The options of one have a class of their own, with its name as default."""
+
+    strategy: str = Field("darts", description="How it is searched.")
+
+
+class SearchConfig(StrategyConfig):
+    """A search with a supernet; the defaults are those of DARTS, Liu et al., ICLR 2019, appendix A.1."""
 
     epochs: int = Field(50, ge=1, description="Passes over the training images.")
     batch_size: int = Field(64, ge=2, description="Images in a batch, of each half of the training set.")

@@ -15,28 +15,29 @@ from torch import nn
 from fastnas.data import ImageData, load_data
 from fastnas.errors import UserError
 from fastnas.genotype import Genotype, dumps
-from fastnas.nn import DartsNetwork, DartsSupernet
+from fastnas.nn import DartsNetwork
 from fastnas.ops import backends
+from fastnas.search.alphas import decode
 from fastnas.search.checkpoint import to_bytes
-from fastnas.search.config import ClassificationConfig, RetrainConfig, RunConfig, SearchConfig
-from fastnas.search.darts import DartsSearch
+from fastnas.search.config import ClassificationConfig, RetrainConfig, RunConfig, SearchConfig, StrategyConfig
 from fastnas.search.display import Display
 from fastnas.search.files import write_atomically
 from fastnas.search.loop import Listener, Task, train
 from fastnas.search.retrain import BestWeights, Retraining
 from fastnas.search.run import GENOTYPE, Row, Run
+from fastnas.search.strategies import make_strategy
 from fastnas.search.tensorboard import TensorBoard
 
 BEST, LAST, RESULT, EVENTS = "best.pt", "last.pt", "result.json", "tensorboard"
 
 
-def search(config: SearchConfig, out: Path, resume: bool = False, console: Console | None = None) -> Genotype:
+def search(config: StrategyConfig, out: Path, resume: bool = False, console: Console | None = None) -> Genotype:
     """Searches an architecture.
 
     Leaves config.json, checkpoint.pt, history.jsonl and genotype.json in `out`.
 
     Args:
-        config: see `SearchConfig`.
+        config: the `options` of the strategy that it names, see `fastnas.search.strategies`.
         out: the run's folder; without `resume` there must be no run in it.
         resume: goes on with the run in `out`, which must have been started with the same configuration.
         console: where progress is shown; None for the standard output.
@@ -47,15 +48,14 @@ def search(config: SearchConfig, out: Path, resume: bool = False, console: Conso
     """
     run = Run(out, "search")
     data, config = _prepare(run, config, resume)
-    check_backend(config.backend)
+    if isinstance(config, SearchConfig):
+        check_backend(config.backend)
+    strategy = make_strategy(config)
     with reproducible(config):
-        network = DartsSupernet(
-            config.channels, config.layers, len(data.classes), data.channels, config.memory, config.backend
-        )
-        task = DartsSearch(network, data, config)
+        task = strategy.task(data)
         run.begin(config, data.describe())
-        run_epochs(run, task, config.epochs, [], console)
-    genotype = network.genotype()
+        history = run_epochs(run, task, strategy.epochs, [], console)
+    genotype = decode(history[-1]["alpha"])
     write_atomically(out / GENOTYPE, dumps(genotype).encode())
     return genotype
 

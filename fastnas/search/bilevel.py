@@ -1,10 +1,10 @@
-"""First-order DARTS (Liu et al., ICLR 2019, algorithm 1 with ξ = 0): α and weights descend in turn."""
+"""Searching with a supernet (DARTS, Liu et al., ICLR 2019, algorithm 1): α and weights descend in turn."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn, optim
@@ -17,13 +17,20 @@ from fastnas.search.config import SearchConfig
 from fastnas.search.loop import Descent, Report, Score
 from fastnas.search.run import Row
 
+if TYPE_CHECKING:
+    from fastnas.search.strategies.darts import Darts
+
+Batch = tuple[Tensor, Tensor]
+"""Images (N, C, H, W) in float32 and labels (N,)."""
+
 _ADAM_BETAS = (0.5, 0.999)
 
 
-class DartsSearch:
+class BilevelSearch:
     """Searches with a supernet.
 
     Args:
+        strategy: what is particular to the search.
         network: the supernet; a step leaves the `requires_grad` of its parameters as it was.
         data: its training images are split into one half for the weights and one for α.
         config: with no option left open, see `fastnas.search.driver.settle`.
@@ -32,11 +39,11 @@ class DartsSearch:
         UserError: a half of the training images does not fill a batch.
     """
 
-    def __init__(self, network: DartsSupernet, data: ImageData, config: SearchConfig) -> None:
-        self.network = network
-        self._weights, self._alphas = network.weight_parameters(), network.arch_parameters()
-        self.descent = Descent(self._weights, config, config.epochs)
-        self.adam = optim.Adam(self._alphas, config.alpha_lr, _ADAM_BETAS, weight_decay=config.alpha_weight_decay)
+    def __init__(self, strategy: Darts[Any], network: DartsSupernet, data: ImageData, config: SearchConfig) -> None:
+        self.strategy, self.network = strategy, network
+        self.weights, self.alphas = network.weight_parameters(), network.arch_parameters()
+        self.descent = Descent(self.weights, config, config.epochs)
+        self.adam = optim.Adam(self.alphas, config.alpha_lr, _ADAM_BETAS, weight_decay=config.alpha_weight_decay)
         augment = Augment(Normalize(*data.statistics), config.padding or 0, bool(config.mirror), config.cutout)
         self._batches = [
             Batches(data.train, half, config.batch_size, augment, True, config.seed, stream, config.workers)
@@ -59,26 +66,31 @@ class DartsSearch:
         train, val = Score(), Score()
         row: Row = {"lr": self.descent.lr}
         weight_batches, alpha_batches = (batches.epoch(epoch) for batches in self._batches)
-        for (images, labels), (val_images, val_labels) in zip(weight_batches, alpha_batches, strict=False):
-            self.alpha_step(val_images, val_labels, val)
-            self.weight_step(images, labels, train)
+        for weight_batch, alpha_batch in zip(weight_batches, alpha_batches, strict=False):
+            self.alpha_step(alpha_batch, weight_batch, val)
+            self.weight_step(weight_batch, train)
             figures = train.figures("train") | val.figures("val")
-            report(len(labels) + len(val_labels), figures)
+            report(len(weight_batch[1]) + len(alpha_batch[1]), figures)
         self.descent.end_epoch()
-        return {**row, **figures, **alpha_row(self._alphas)}
+        return {**row, **figures, **alpha_row(self.alphas)}
 
-    def alpha_step(self, images: Tensor, labels: Tensor, score: Score) -> None:
-        """A step of Adam on α; no gradient of the weights is computed."""
-        with frozen(self._weights):
-            logits = self.network(images)
-            score.add(logits, labels)
-            self.adam.zero_grad()
-            F.cross_entropy(logits, labels).backward()  # type: ignore[no-untyped-call]
+    def alpha_step(self, val: Batch, train: Batch, score: Score) -> None:
+        """A step of Adam on α along the strategy's gradient; `train` is the batch of the weights' next step."""
+        self.adam.zero_grad()
+        self.strategy.alpha_gradient(self, val, train, score)
         self.adam.step()
 
-    def weight_step(self, images: Tensor, labels: Tensor, score: Score) -> None:
+    def alpha_loss(self, batch: Batch, score: Score) -> Tensor:
+        """The loss that α descends, without a graph to the weights."""
+        with frozen(self.weights):
+            logits = self.network(batch[0])
+        score.add(logits, batch[1])
+        return F.cross_entropy(logits, batch[1])
+
+    def weight_step(self, batch: Batch, score: Score) -> None:
         """A step of SGD on the weights; no gradient of α is computed."""
-        with frozen(self._alphas):
+        images, labels = batch
+        with frozen(self.alphas):
             logits = self.network(images)
             score.add(logits, labels)
             self.descent.step(F.cross_entropy(logits, labels))
