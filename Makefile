@@ -63,6 +63,8 @@ check-full: check test test-cpp
 	.ci/sanitize
 	.ci/old-cpu
 	$(BIN)/python tests/soak.py
+	$(BIN)/python tests/kill.py
+	$(BIN)/python tests/fuzz_files.py
 	.ci/wheel
 	.ci/old-torch
 	.ci/p100

@@ -18,3 +18,15 @@ class InterruptError(UserError):
     """The user stopped the run; the message says how to go on."""
 
     exit_code: ClassVar[int] = 130
+
+
+class WriteError(UserError):
+    """A file cannot be written: a full disk, a folder that is gone or read-only."""
+
+
+class DamageError(UserError):
+    """A file was written whole and is not any more."""
+
+
+class DamageWarning(UserWarning):
+    """Something is damaged, and what was there before it is used."""

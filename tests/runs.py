@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fastnas.search.checkpoint import read_checkpoint
+from fastnas.search.checkpoint import CHECKPOINT, PREVIOUS, read_checkpoint
 from fastnas.search.config import RetrainConfig, SearchConfig
-from fastnas.search.run import CHECKPOINT
 
 CLASSES = ("bird", "cat")
 TINY = {"epochs": 3, "channels": 2, "layers": 3, "batch_size": 4, "threads": 1}
@@ -58,7 +57,8 @@ def files(folder: Path) -> dict[str, Any]:
     content: dict[str, Any] = {}
     for path in sorted(folder.iterdir()):
         if path.is_file():
-            content[path.name] = _plain(read_checkpoint(path)) if path.name == CHECKPOINT else path.read_bytes()
+            saved = path.name in (CHECKPOINT, PREVIOUS)
+            content[path.name] = _plain(read_checkpoint(path)) if saved else path.read_bytes()
     return content
 
 

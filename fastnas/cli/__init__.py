@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import click
@@ -16,7 +19,7 @@ from fastnas.cli.plan import plan
 from fastnas.cli.plot import plot
 from fastnas.cli.retrain import retrain
 from fastnas.cli.search import search
-from fastnas.errors import InterruptError, UserError
+from fastnas.errors import DamageWarning, InterruptError, UserError
 
 
 class _Commands(click.Group):
@@ -29,13 +32,31 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Runs a command."""
         try:
-            return super().invoke(ctx)
+            with _sentences():
+                return super().invoke(ctx)
         except UserError as error:
             _exit(ctx, str(error), error.exit_code)
         except click.UsageError as error:
             _exit(ctx, error.format_message(), UserError.exit_code)
         except KeyboardInterrupt:
             _exit(ctx, "interrupted", InterruptError.exit_code)
+
+
+@contextmanager
+def _sentences() -> Iterator[None]:
+    """Shows a `DamageWarning` as its sentence alone, every time."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def say(message: Warning | str, category: type[Warning], *where: Any, **options: Any) -> None:
+            if issubclass(category, DamageWarning):
+                click.echo(f"fastnas: {message}", err=True)
+            else:
+                show(message, category, *where, **options)
+
+        warnings.showwarning = say
+        warnings.simplefilter("always", DamageWarning)
+        yield
 
 
 def _exit(ctx: click.Context, sentence: str, code: int) -> NoReturn:

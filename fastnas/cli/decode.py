@@ -25,6 +25,7 @@ def decode(run: Path, epoch: int | None) -> None:
     from fastnas.genotype import Genotype, dumps
     from fastnas.search.alphas import decode_row
     from fastnas.search.files import write_atomically
+    from fastnas.search.lock import locked
     from fastnas.search.run import read_history
 
     command, history = read_history(run)
@@ -34,7 +35,8 @@ def decode(run: Path, epoch: int | None) -> None:
         raise UserError(f"--epoch is {epoch}, but {run} has {len(history)} epochs")
     genotype = decode_row(history[(epoch or 0) - 1])
     path = run / ("genotype.json" if epoch is None else f"genotype-{epoch}.json")
-    write_atomically(path, dumps(genotype).encode())
+    with locked(run):
+        write_atomically(path, dumps(genotype).encode())
     if isinstance(genotype, Genotype):
         click.echo(_text("normal cell", genotype.normal))
         click.echo(_text("reduction cell", genotype.reduce))

@@ -14,9 +14,12 @@ from fastnas.cli.text import next_command, results
 def plot(run: Path) -> None:
     """Draw the run in RUN as SVG and PNG: its cells as graphs, its curves, and α over a search's epochs."""
     from fastnas.search.figures import draw_run
+    from fastnas.search.lock import locked
     from fastnas.search.run import read_history
 
     command, history = read_history(run)
-    results(draw_run(run, command, history))
+    with locked(run):
+        drawn = draw_run(run, command, history)
+    results(drawn)
     if command.split()[0] == "search":
         next_command("fastnas", *command.replace("search", "retrain").split(), run, "--out", f"{run}-net")

@@ -46,17 +46,17 @@ def search(config: StrategyConfig, out: Path, resume: bool = False, console: Con
         UserError: something is wrong with the options, the images or a file.
         InterruptError: Ctrl-C.
     """
-    run = Run(out, "search")
-    data, config = _prepare(run, config, resume)
-    if isinstance(config, SearchConfig):
-        check_backend(config.backend)
-    strategy = make_strategy(config)
-    with reproducible(config):
-        task = strategy.task(data)
-        run.begin(config, data.describe())
-        history = run_epochs(run, task, strategy.epochs, [], console)
-    genotype = decode(history[-1]["alpha"])
-    write_atomically(out / GENOTYPE, dumps(genotype).encode())
+    with Run(out, "search") as run:
+        data, config = _prepare(run, config, resume)
+        if isinstance(config, SearchConfig):
+            check_backend(config.backend)
+        strategy = make_strategy(config)
+        with reproducible(config):
+            task = strategy.task(data)
+            run.begin(config, data.describe())
+            history = run_epochs(run, task, strategy.epochs, [], console)
+        genotype = decode(history[-1]["alpha"])
+        write_atomically(out / GENOTYPE, dumps(genotype).encode())
     return genotype
 
 
@@ -78,14 +78,14 @@ def retrain(
         UserError: something is wrong with the options, the images or a file.
         InterruptError: Ctrl-C.
     """
-    run = Run(out, "retrain")
-    data, config = _prepare(run, config, resume)
-    shape = (config.channels, config.layers, len(data.classes))
-    with reproducible(config):
-        network = DartsNetwork(genotype, *shape, auxiliary=config.auxiliary, in_channels=data.channels)
-        task = Retraining(network, data, config)
-        run.begin(config, data.describe() | {"genotype": dumps(genotype)})
-        return run_training(run, task, config.epochs, dumps(genotype), data, "val_accuracy", console)
+    with Run(out, "retrain") as run:
+        data, config = _prepare(run, config, resume)
+        shape = (config.channels, config.layers, len(data.classes))
+        with reproducible(config):
+            network = DartsNetwork(genotype, *shape, auxiliary=config.auxiliary, in_channels=data.channels)
+            task = Retraining(network, data, config)
+            run.begin(config, data.describe() | {"genotype": dumps(genotype)})
+            return run_training(run, task, config.epochs, dumps(genotype), data, "val_accuracy", console)
 
 
 AnyConfig = TypeVar("AnyConfig", bound=RunConfig)

@@ -19,6 +19,7 @@ from fastnas.search import segmentation_eval
 from fastnas.search.config import CONFIG, make_config, read_config
 from fastnas.search.driver import reproducible
 from fastnas.search.files import write_atomically
+from fastnas.search.lock import locked
 from fastnas.search.overlay import write_overlay
 from fastnas.search.run import GENOTYPE
 from fastnas.search.segmentation_config import TrellisRetrainConfig
@@ -43,9 +44,17 @@ def evaluate(
         (None where it is neither labelled nor predicted), and the paths of the pictures.
 
     Raises:
-        UserError: `folder` holds no such training, its weights are damaged, or the images have changed.
+        UserError: `folder` holds no such training, its weights are damaged, the images have changed, or another
+            process is at it.
     """
     config = make_config(TrellisRetrainConfig, read_config(folder / CONFIG, "retrain auto-deeplab"))
+    with locked(folder):
+        return _measure(folder, config, weights, scales, mirror, pictures)
+
+
+def _measure(
+    folder: Path, config: TrellisRetrainConfig, weights: str, scales: Sequence[float], mirror: bool, pictures: int
+) -> dict[str, Any]:
     data = load_segmentation(config.data, config.scale)
     network = _load_network(folder, weights, config, data)
     whole = WholeImages(Normalize(*data.statistics))

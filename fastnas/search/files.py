@@ -6,14 +6,17 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from fastnas.errors import UserError
+from fastnas.errors import WriteError
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes, before: Path | None = None) -> None:
     """Writes `content` under a temporary name, syncs it, and renames it to `path`.
 
+    Args:
+        before: where what was there goes, so that the last two are kept. Stopped in between, there is this one only.
+
     Raises:
-        UserError: it cannot be written, for example on a full disk; what was there before is unchanged.
+        WriteError: it cannot be written, for example on a full disk; what was there before is unchanged.
     """
     temporary = path.with_name(path.name + ".tmp")
     try:
@@ -21,10 +24,14 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        if before is not None:
+            os.replace(path, before)
         os.replace(temporary, path)
         _sync(path.parent)
     except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror}); what was there before is unchanged") from error
+        if not path.parent.exists():
+            raise WriteError(f"{path} cannot be written: its folder is gone") from error
+        raise WriteError(f"{path} cannot be written ({error.strerror}); what was there before is unchanged") from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn, optim
 
-from fastnas.errors import InterruptError, UserError
+from fastnas.errors import InterruptError, UserError, WriteError
 from fastnas.search.config import ClassificationConfig
 from fastnas.search.run import Row, Run
 
@@ -60,7 +60,8 @@ def train(task: Task, run: Run, epochs: int, listeners: Sequence[Listener]) -> l
         The history, one row an epoch.
 
     Raises:
-        UserError: training diverged, or a file could not be written.
+        UserError: training diverged.
+        WriteError: a file could not be written.
         InterruptError: Ctrl-C; what was saved last is complete.
     """
     saved = 0
@@ -84,11 +85,12 @@ def train(task: Task, run: Run, epochs: int, listeners: Sequence[Listener]) -> l
                 history.append(row)
                 run.save(task, history)
                 saved = len(history)
-    except KeyboardInterrupt as error:
-        raise InterruptError(
-            f"interrupted, with {saved} of {epochs} epochs saved; "
-            f"go on with: fastnas {run.command} --out {shlex.quote(str(run.folder))} --resume"
-        ) from error
+    except (KeyboardInterrupt, WriteError) as error:
+        state = f"with {saved} of {epochs} epochs saved"
+        follow = f"go on with: fastnas {run.command} --out {shlex.quote(str(run.folder))} --resume"
+        if isinstance(error, WriteError):
+            raise WriteError(f"{error}; the run stops {state}; when that is put right {follow}") from error
+        raise InterruptError(f"interrupted, {state}; {follow}") from error
     return history
 
 

@@ -6,6 +6,7 @@ The checkpoint holds everything; the history is written from it, so an interrupt
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +14,10 @@ import torch
 
 from fastnas import __version__
 from fastnas.errors import UserError
-from fastnas.search.checkpoint import read_checkpoint, write_checkpoint
+from fastnas.search.checkpoint import CHECKPOINT, PREVIOUS, read_latest, write_checkpoint
 from fastnas.search.config import CONFIG, Config, RunConfig, config_text, make_config, option, read_config
 from fastnas.search.files import write_atomically
+from fastnas.search.lock import locked
 
 if TYPE_CHECKING:
     from fastnas.search.loop import Task
@@ -23,19 +25,32 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 """What the history keeps of an epoch."""
 
-CHECKPOINT, HISTORY, GENOTYPE = "checkpoint.pt", "history.jsonl", "genotype.json"
+HISTORY, GENOTYPE = "history.jsonl", "genotype.json"
 
 # They change how fast a run is, or its last bits at most.
 _FREE_TO_CHANGE = {"threads", "workers"}
 
 
 class Run:
-    """A run of `fastnas command` that lives in `folder`."""
+    """A run of `fastnas command` that lives in `folder`; from `check` to the end of its block no other process may.
+
+    Attributes:
+        folder, command: as given.
+    """
 
     def __init__(self, folder: Path, command: str) -> None:
         self.folder, self.command = folder, command
         self._identity: dict[str, Any] = {}
         self._state: dict[str, Any] | None = None
+        self._whole = False  # whether the last checkpoint can be gone back to
+        self._stack = ExitStack()
+        self._resumed = False
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
 
     def check(self, config: Config, resume: bool) -> Config:
         """Looks whether the run can start, or be resumed, in its folder; changes nothing.
@@ -44,21 +59,29 @@ class Run:
             The configuration; in one to resume, options left open (None) are those the run was started with.
 
         Raises:
-            UserError: there is another run to overwrite, none to resume, or one with other options.
+            UserError: there is another run to overwrite, none to resume, one with other options, or one that another
+                process is at.
         """
         if self.folder.exists() and not self.folder.is_dir():
             raise UserError(f"{self.folder} is a file; --out takes a folder")
+        self._resumed = resume
         if resume:
+            if (self.folder / CONFIG).exists():
+                self._stack.enter_context(locked(self.folder))
             stored = read_config(self.folder / CONFIG, self.command)
             given = {name: value for name, value in config.model_dump(mode="json").items() if value is not None}
             config = make_config(type(config), stored | given)
             _compare(config.model_dump(mode="json"), stored, self.folder)
-        elif any((self.folder / name).exists() for name in (CONFIG, CHECKPOINT, HISTORY)):
-            raise UserError(f"{self.folder} holds a run already; choose another --out, or go on with it by --resume")
+        else:
+            self._check_empty()
         return config
 
+    def _check_empty(self) -> None:
+        if any((self.folder / name).exists() for name in (CONFIG, CHECKPOINT, PREVIOUS, HISTORY)):
+            raise UserError(f"{self.folder} holds a run already; choose another --out, or go on with it by --resume")
+
     def begin(self, config: RunConfig, facts: dict[str, Any]) -> None:
-        """Reads the checkpoint of a run to resume; then makes the folder and writes the configuration.
+        """Makes the folder of a new run, or reads the checkpoint of one to resume; then writes the configuration.
 
         Args:
             config: with no option left open.
@@ -69,15 +92,21 @@ class Run:
         """
         values = config.model_dump(mode="json", exclude=_FREE_TO_CHANGE)
         self._identity = {"command": self.command, "config": values, "facts": facts}
-        path = self.folder / CHECKPOINT
-        if path.exists():
-            self._state = read_checkpoint(path)
+        if not self._resumed:
+            self._make_folder()
+        elif found := read_latest(self.folder):
+            path, self._state = found
             self._check_identity(path, self._state)
+            self._whole = path.name == CHECKPOINT
+        write_atomically(self.folder / CONFIG, config_text(config, self.command, __version__).encode())
+
+    def _make_folder(self) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"folder {self.folder} cannot be made: {error.strerror}") from error
-        write_atomically(self.folder / CONFIG, config_text(config, self.command, __version__).encode())
+        self._stack.enter_context(locked(self.folder))
+        self._check_empty()  # another process may have been faster
 
     def restore(self, task: Task) -> list[Row]:
         """Brings `task` to where the checkpoint left it.
@@ -94,7 +123,7 @@ class Run:
             task.load_state_dict(self._state["task"])
             torch.set_rng_state(self._state["rng"])
             history = [json.loads(line) for line in self._state["history"]]
-        except (KeyError, ValueError, TypeError, RuntimeError) as error:
+        except (KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[-1].strip()
             raise UserError(f"{self.folder / CHECKPOINT} is of another network: {reason}") from error
         self._write_history(self._state["history"])
@@ -102,14 +131,16 @@ class Run:
         return history
 
     def save(self, task: Task, history: list[Row]) -> None:
-        """Writes the checkpoint, then the history.
+        """Writes the checkpoint, keeping the one before it, then the history.
 
         Raises:
-            UserError: a file cannot be written; the ones before are unchanged.
+            WriteError: a file cannot be written; the ones before are unchanged.
         """
         lines = [json.dumps(row) for row in history]
         state = {"task": task.state_dict(), "rng": torch.get_rng_state(), "history": lines}
-        write_checkpoint(self.folder / CHECKPOINT, {**self._identity, **state})
+        before = self.folder / PREVIOUS if self._whole else None
+        write_checkpoint(self.folder / CHECKPOINT, {**self._identity, **state}, before)
+        self._whole = True
         self._write_history(lines)
 
     def _write_history(self, lines: list[str]) -> None:
@@ -133,12 +164,12 @@ def read_history(folder: Path) -> tuple[str, list[Row]]:
     Raises:
         UserError: there is no checkpoint, or it is damaged.
     """
-    path = folder / CHECKPOINT
     if not folder.exists():
         raise UserError(f"there is no folder {folder}")
-    if not path.exists():
+    found = read_latest(folder)
+    if found is None:
         raise UserError(f"{folder} holds no run with a finished epoch: {CHECKPOINT} is missing")
-    state = read_checkpoint(path)
+    path, state = found
     try:
         return str(state["command"]), [json.loads(line) for line in state["history"]]
     except (KeyError, ValueError, TypeError) as error:

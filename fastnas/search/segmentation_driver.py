@@ -36,23 +36,23 @@ def search(
         UserError: something is wrong with the options, the images or a file.
         InterruptError: Ctrl-C.
     """
-    run = Run(out, "search auto-deeplab")
-    data, config = _prepare(run, config, resume)
-    check_backend(config.backend)
-    with reproducible(config):
-        network = AutoDeepLabSupernet(
-            config.filters,
-            config.steps,
-            config.layers,
-            len(data.classes),
-            memory=config.memory,
-            backend=config.backend,
-        )
-        task = AutoDeepLabSearch(network, data, config)
-        run.begin(config, data.describe())
-        run_epochs(run, task, config.epochs, [], console)
-    genotype = network.genotype()
-    write_atomically(out / GENOTYPE, dumps(genotype).encode())
+    with Run(out, "search auto-deeplab") as run:
+        data, config = _prepare(run, config, resume)
+        check_backend(config.backend)
+        with reproducible(config):
+            network = AutoDeepLabSupernet(
+                config.filters,
+                config.steps,
+                config.layers,
+                len(data.classes),
+                memory=config.memory,
+                backend=config.backend,
+            )
+            task = AutoDeepLabSearch(network, data, config)
+            run.begin(config, data.describe())
+            run_epochs(run, task, config.epochs, [], console)
+        genotype = network.genotype()
+        write_atomically(out / GENOTYPE, dumps(genotype).encode())
     return genotype
 
 
@@ -78,13 +78,13 @@ def retrain(
         UserError: something is wrong with the options, the images or a file.
         InterruptError: Ctrl-C.
     """
-    run = Run(out, "retrain auto-deeplab")
-    data, config = _prepare(run, config, resume)
-    with reproducible(config):
-        network = make_network(genotype, config, data)
-        task = AutoDeepLabRetraining(network, data, config)
-        run.begin(config, data.describe() | {"genotype": dumps(genotype)})
-        return run_training(run, task, config.epochs, dumps(genotype), data, "val_miou", console)
+    with Run(out, "retrain auto-deeplab") as run:
+        data, config = _prepare(run, config, resume)
+        with reproducible(config):
+            network = make_network(genotype, config, data)
+            task = AutoDeepLabRetraining(network, data, config)
+            run.begin(config, data.describe() | {"genotype": dumps(genotype)})
+            return run_training(run, task, config.epochs, dumps(genotype), data, "val_miou", console)
 
 
 def make_network(

@@ -2,43 +2,75 @@
 
 from __future__ import annotations
 
+import io
+import os
+import time
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fastnas.errors import WriteError
 from fastnas.search.run import Row
 
 if TYPE_CHECKING:
-    from torch.utils.tensorboard.writer import SummaryWriter
+    from tensorboard.compat.proto.event_pb2 import Event
 
 
 class TensorBoard:
-    """A listener that writes event files into `folder`; does nothing where TensorBoard is not installed."""
+    """A listener that writes event files into `folder`; does nothing where TensorBoard is not installed.
+
+    TensorBoard's own writer leaves writing to a thread, which may lose the last epochs when the process is killed.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._writer: SummaryWriter | None = None
+        # TensorBoard reads files in the order of their names.
+        self._folder, self._file = folder, folder / f"events.out.tfevents.{time.time_ns()}.{os.getpid()}"
+        self._installed = find_spec("tensorboard") is not None
 
     def start(self, history: Sequence[Row], steps: int) -> None:
-        """Opens an event file; what an interrupted run wrote beyond `history` is not shown any more."""
-        if find_spec("tensorboard") is not None:
-            from torch.utils.tensorboard.writer import SummaryWriter
+        """Begins an event file; what an interrupted run wrote beyond `history` is not shown any more.
 
-            self._writer = SummaryWriter(str(self._folder), purge_step=len(history) + 1)
+        Raises:
+            WriteError: it cannot be written.
+        """
+        if self._installed:
+            from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+
+            step = len(history) + 1
+            begin = SessionLog(status=SessionLog.START)
+            self._write(Event(step=step, file_version="brain.Event:2"), Event(step=step, session_log=begin))
 
     def step(self, images: int, figures: Mapping[str, float]) -> None:
         """Nothing: epochs are what is compared."""
 
     def epoch(self, row: Row) -> None:
-        """Writes every number of the row."""
-        if self._writer is None:
-            return
-        for name, value in row.items():
-            if isinstance(value, float):
-                self._writer.add_scalar(name, value, row["epoch"])
+        """Writes every number of the row, before the epoch is saved.
+
+        Raises:
+            WriteError: it cannot be written.
+        """
+        if self._installed:
+            from tensorboard.compat.proto.event_pb2 import Event
+            from torch.utils.tensorboard.summary import scalar
+
+            now, step = time.time(), row["epoch"]
+            summaries = [scalar(*item) for item in row.items() if isinstance(item[1], float)]  # type: ignore[no-untyped-call]
+            self._write(*(Event(wall_time=now, step=step, summary=summary) for summary in summaries))
 
     def close(self) -> None:
-        """Closes the event file."""
-        if self._writer is not None:
-            self._writer.close()
+        """Nothing is open."""
+
+    def _write(self, *events: Event) -> None:
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        records = io.BytesIO()
+        writer = RecordWriter(records)
+        for event in events:
+            writer.write(event.SerializeToString())
+        try:
+            self._folder.mkdir(exist_ok=True)
+            with self._file.open("ab") as file:
+                file.write(records.getvalue())
+        except OSError as error:
+            raise WriteError(f"{self._folder} cannot be written ({error.strerror})") from error
