@@ -60,6 +60,26 @@ def test_help_imports_no_torch() -> None:
     ]
 
 
+def test_help_of_no_command_imports_torch() -> None:
+    code = """
+import sys
+from click.testing import CliRunner
+from fastnas.cli import main
+
+def visit(command, words):
+    result = CliRunner().invoke(main, [*words, "--help"])
+    assert result.exit_code == 0 and result.output.startswith("Usage: "), result.output
+    assert "torch" not in sys.modules, words
+    for name in getattr(command, "commands", ()):
+        visit(command.commands[name], [*words, name])
+
+
+visit(main, [])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_version() -> None:
     assert call("--version").output == f"fastnas {fastnas.__version__}\n"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, TypeVar, get_args, get_origin
@@ -13,6 +14,7 @@ from click.core import ParameterSource
 from pydantic.fields import FieldInfo
 
 from fastnas.search.config import RunConfig, option
+from fastnas.search.config_file import presets, read_config_file, read_preset
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -36,24 +38,67 @@ def field_options(fields: Mapping[str, FieldInfo]) -> Callable[[Command], Comman
 
 
 def run_options(command: Command) -> Command:
-    """Adds --out and --resume."""
-    resume = click.option("--resume", is_flag=True, help="Go on with the run in --out, which was interrupted.")
-    out = click.option(
-        "--out",
-        type=click.Path(path_type=Path),
-        required=True,
-        help="Folder for the results, made if missing.",
-    )
-    return out(resume(command))
+    """Adds --out, --resume, and where options come from beside the command line."""
+    folder, file = click.Path(path_type=Path), click.Path(path_type=Path)
+    for declaration in (
+        click.option(
+            "--list-presets",
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=_list,
+            help="Show them and exit.",
+        ),
+        click.option("--preset", metavar="NAME", help="Settings of a paper; --config and other options change them."),
+        click.option("--config", type=file, metavar="FILE", help="YAML, TOML or JSON with options, or a config.json."),
+        click.option("--resume", is_flag=True, help="Go on with the run in --out, which was interrupted."),
+        click.option("--out", type=folder, required=True, help="Folder for the results, made if missing."),
+    ):
+        command = declaration(command)
+    return command
 
 
-def given(ctx: click.Context, model: type[RunConfig]) -> dict[str, Any]:
-    """The fields of `model` that the user set."""
-    return {name: ctx.params[name] for name in model.model_fields if is_given(ctx, name)}
+def _list(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        for name, command, description in presets():
+            click.echo(f"{name:<34}{command:<24}{description}")
+        ctx.exit()
 
 
-def is_given(ctx: click.Context, name: str) -> bool:
-    """Whether the user set the option of field `name`."""
+@dataclass(frozen=True)
+class Options:
+    """What the user set: on the command line, else in --config, else by --preset.
+
+    Attributes:
+        values: by the names of the fields.
+        origins: the files of those that do not come from the command line.
+    """
+
+    values: dict[str, Any]
+    origins: dict[str, str]
+
+    def after(self, values: dict[str, Any], origin: Path) -> Options:
+        """These, and `values` where they leave something out."""
+        added = values.keys() - self.values.keys()
+        return Options(values | self.values, dict.fromkeys(added, str(origin)) | self.origins)
+
+
+def given(ctx: click.Context, fields: Iterable[str], command: str) -> Options:
+    """Those of `fields` that the user set on the command line, and all options in the files that it names.
+
+    Raises:
+        UserError: a file cannot be read, or there is no such preset for `command`.
+    """
+    options = Options({name: ctx.params[name] for name in fields if _is_given(ctx, name)}, {})
+    config, preset = ctx.params["config"], ctx.params["preset"]
+    if config is not None:
+        options = options.after(read_config_file(config, command), config)
+    if preset is not None:
+        options = options.after(read_preset(preset, command), Path(preset))
+    return options
+
+
+def _is_given(ctx: click.Context, name: str) -> bool:
     return name in ctx.params and ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
 
 

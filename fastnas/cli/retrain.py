@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from fastnas.cli.methods import Methods
-from fastnas.cli.options import config_options, given, run_options
+from fastnas.cli.options import Options, config_options, given, run_options
 from fastnas.cli.text import next_command, results
 from fastnas.errors import UserError
 from fastnas.search.config import CONFIG, RetrainConfig, RunConfig, make_config, read_config
@@ -51,8 +51,8 @@ def darts(ctx: click.Context, /, source: Path | None, out: Path, resume: bool, *
       fastnas retrain runs/digits --out runs/digits-net --channels 16 --layers 4 --epochs 10
       fastnas retrain --out runs/digits-net --resume
     """
-    values, path = _given(ctx, RetrainConfig, "", source, out, resume, ("data", "image_size"))
-    config = make_config(RetrainConfig, values)
+    options, path = _given(ctx, RetrainConfig, "", source, out, resume, ("data", "image_size"))
+    config = make_config(RetrainConfig, options.values, options.origins)
 
     from fastnas.genotype import Genotype
     from fastnas.search.driver import retrain as run
@@ -82,8 +82,8 @@ def auto_deeplab(ctx: click.Context, /, source: Path | None, out: Path, resume: 
       fastnas retrain auto-deeplab runs/camvid --out runs/camvid-net --filters 8 --crop 161 --epochs 50
       fastnas retrain auto-deeplab --out runs/camvid-net --resume
     """
-    values, path = _given(ctx, TrellisRetrainConfig, " auto-deeplab", source, out, resume, ("data", "scale"))
-    config = make_config(TrellisRetrainConfig, values)
+    options, path = _given(ctx, TrellisRetrainConfig, " auto-deeplab", source, out, resume, ("data", "scale"))
+    config = make_config(TrellisRetrainConfig, options.values, options.origins)
 
     from fastnas.genotype import AutoDeepLabGenotype
     from fastnas.search.segmentation_driver import retrain as run
@@ -105,18 +105,20 @@ def _given(
     out: Path,
     resume: bool,
     inherited: Sequence[str],
-) -> tuple[dict[str, Any], Path]:
+) -> tuple[Options, Path]:
     """The options, with the `inherited` ones of the search where they are left out, and the genotype's file."""
-    values = given(ctx, model)
+    options = given(ctx, model.model_fields, f"retrain{method}")
     if resume:
-        return read_config(out / CONFIG, f"retrain{method}") | values, _genotype_file(source or out)
+        stored = read_config(out / CONFIG, f"retrain{method}")
+        return options.after(stored, out / CONFIG), _genotype_file(source or out)
     if source is None:
         raise UserError("SOURCE is missing; expected the folder of a search, or a genotype file")
     path = _genotype_file(source)
-    if "data" in values or not (path.parent / CONFIG).exists():
-        return values, path
-    searched = read_config(path.parent / CONFIG, f"search{method}")
-    return {name: searched.get(name) for name in inherited} | values, path
+    config = path.parent / CONFIG
+    if "data" in options.values or not config.exists():
+        return options, path
+    searched = read_config(config, f"search{method}")
+    return options.after({name: searched.get(name) for name in inherited}, config), path
 
 
 def _load(path: Path, kind: type[Kind]) -> Kind:

@@ -63,10 +63,10 @@ def auto_deeplab(ctx: click.Context, /, out: Path, resume: bool, **_: Any) -> No
       fastnas search auto-deeplab --data camvid:photos/camvid --scale 0.5 --crop 129 --out runs/camvid
       fastnas search auto-deeplab --out runs/camvid --resume
     """
-    values = given(ctx, TrellisSearchConfig)
+    options = given(ctx, TrellisSearchConfig.model_fields, "search auto-deeplab")
     if resume:
-        values = read_config(out / CONFIG, "search auto-deeplab") | values
-    config = make_config(TrellisSearchConfig, values)
+        options = options.after(read_config(out / CONFIG, "search auto-deeplab"), out / CONFIG)
+    config = make_config(TrellisSearchConfig, options.values, options.origins)
 
     from fastnas.search.segmentation_driver import search as run
 

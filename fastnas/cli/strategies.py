@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 from pydantic.fields import FieldInfo
 
-from fastnas.cli.options import Command, config_options, field_options, given, is_given
+from fastnas.cli.options import Command, config_options, field_options, given
 from fastnas.errors import UserError
-from fastnas.search.config import CONFIG, SearchConfig, StrategyConfig, make_config, option, read_config
+from fastnas.search.config import CONFIG, SearchConfig, StrategyConfig, make_config, read_config, spelled
 from fastnas.search.strategies import STRATEGIES, find_strategy
 
 _FIELD = SearchConfig.model_fields["strategy"]
@@ -37,17 +37,20 @@ def strategy_config(ctx: click.Context, out: Path, resume: bool) -> StrategyConf
     Raises:
         UserError: an option is missing, out of its range or not one of the strategy's, or there is no run to resume.
     """
-    stored = read_config(out / CONFIG, "search") if resume else {}
-    name = str(stored.get("strategy", _DEFAULT))
-    if is_given(ctx, "strategy"):
-        if resume and ctx.params["strategy"] != name:
-            raise UserError(f"--strategy is {ctx.params['strategy']}, but {out} was started with {name}")
-        name = ctx.params["strategy"]
-    options = find_strategy(name).options
-    for field in {**SearchConfig.model_fields, **_particular()}:
-        if is_given(ctx, field) and field not in options.model_fields:
-            raise UserError(f"{option(field)} is no option of --strategy {name}")
-    return make_config(options, stored | given(ctx, options))
+    shown = {**SearchConfig.model_fields, **_particular()}
+    options = given(ctx, shown, "search")
+    if resume:
+        stored = read_config(out / CONFIG, "search")
+        before = str(stored.get("strategy", _DEFAULT))
+        if options.values.get("strategy", before) != before:
+            raise UserError(f"--strategy is {options.values['strategy']}, but {out} was started with {before}")
+        options = options.after(stored, out / CONFIG)
+    name = str(options.values.get("strategy", _DEFAULT))
+    kind = find_strategy(name).options
+    for field in options.values:
+        if field in shown and field not in kind.model_fields:
+            raise UserError(f"{spelled(field, options.origins)} is no option of --strategy {name}")
+    return make_config(kind, options.values, options.origins)
 
 
 def _particular() -> dict[str, FieldInfo]:

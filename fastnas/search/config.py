@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from fastnas.errors import UserError
+from fastnas.genotype.genotype import shorten
 
 CONFIG = "config.json"
 
@@ -110,14 +112,18 @@ class RetrainConfig(ClassificationConfig):
 Config = TypeVar("Config", bound=RunConfig)
 
 
-def make_config(model: type[Config], values: Mapping[str, Any]) -> Config:
+def make_config(model: type[Config], values: Mapping[str, Any], origins: Mapping[str, str] | None = None) -> Config:
     """The checked configuration.
 
+    Args:
+        values: by the names of the fields; types are not converted.
+        origins: the files that options come from; the others are from the command line.
+
     Raises:
-        UserError: an option is missing, unknown or out of its range.
+        UserError: an option is missing, unknown, of another type or out of its range.
     """
     try:
-        return model(**values)
+        return model.model_validate(values, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
@@ -126,12 +132,31 @@ def make_config(model: type[Config], values: Mapping[str, Any]) -> Config:
             raise UserError(message) from error
         if first["type"] == "missing":
             raise UserError(f"{option(name)} is missing") from error
-        raise UserError(f"{option(name)} is {first['input']!r}: {message[0].lower()}{message[1:]}") from error
+        if first["type"] == "extra_forbidden":
+            raise UserError(f"{spelled(name, origins)} is no option{_suggestion(name, model)}") from error
+        expected = message.removeprefix("Input should be ")
+        number = "a number " if expected.startswith(("greater", "less")) else ""
+        raise UserError(f"{spelled(name, origins)} is {_shown(first['input'])}; expected {number}{expected}") from error
+
+
+def _suggestion(name: str, model: type[RunConfig]) -> str:
+    close = get_close_matches(name, model.model_fields, 1)
+    return f"; did you mean {close[0]}?" if close else ", see --help"
+
+
+def _shown(value: Any) -> str:
+    # A list in YAML may hold itself, or be written out longer than memory.
+    return f"a {type(value).__name__}" if isinstance(value, list | dict | set | tuple) else shorten(value)
 
 
 def option(field: str) -> str:
     """How the command line spells a field."""
     return "--" + field.replace("_", "-")
+
+
+def spelled(field: str, origins: Mapping[str, str] | None) -> str:
+    """How a message names a field: with the file that it comes from, or as the command line spells it."""
+    return f"{origins[field]}: {field}" if origins and field in origins else option(field)
 
 
 def config_text(config: RunConfig, command: str, version: str) -> str:
@@ -153,7 +178,7 @@ def read_config(path: Path, command: str) -> dict[str, Any]:
         raise UserError(f"{path.parent} holds no run of 'fastnas {command}': {path.name} is missing") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise UserError(f"{path} is damaged: expected the configuration of a run of 'fastnas {command}'") from error
     if writer != command:
         raise UserError(f"{path.parent} holds a run of 'fastnas {writer}', expected one of 'fastnas {command}'")
