@@ -30,3 +30,8 @@ class DamageError(UserError):
 
 class DamageWarning(UserWarning):
     """Something is damaged, and what was there before it is used."""
+
+
+def first_line(error: Exception) -> str:
+    """What a library says of an error, without the lines that explain it to programmers."""
+    return next((line for line in map(str.strip, str(error).splitlines()) if line), type(error).__name__)

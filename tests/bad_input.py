@@ -212,6 +212,7 @@ for suffix, text, sentence in (
     ("yaml", "epochs: 3\nepochs: 4", " cannot be read as YAML: found duplicate key"),
     ("toml", "batch-size = 4\nbatch_size = 8", ": 'batch_size' is there twice"),
     ("yaml", "epochs: !!python/name:os.system x", " cannot be read as YAML: could not determine a constructor"),
+    ("yaml", "epochs: &e 3\nlr: &e 1", " cannot be read as YAML: found duplicate anchor 'e'"),
     ("yaml", "epochs: &e [*e]", ": epochs is a list; expected a valid integer"),
     ("toml", "chanels = 4", ": chanels is no option; did you mean channels?"),
     ("yaml", "epochs: many", ": epochs is 'many'; expected a valid integer"),

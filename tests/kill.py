@@ -82,8 +82,10 @@ def main(kills: int) -> None:
     finished = 0
     for run in cycle(RUNS):
         name = run.__name__
-        places[name] += kill_until_done(run, root, root / name, longest[name], choose)
+        killed = kill_until_done(run, root, root / name, longest[name], choose)
         compare(name, content(root / name), whole[name])
+        print(f"{name}: killed {killed.total()} times, the same bits", flush=True)
+        places[name] += killed
         shutil.rmtree(root / name)
         finished += 1
         total = sum(counter.total() for counter in places.values())

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from fastnas.errors import DamageError, DamageWarning, UserError
+from fastnas.errors import DamageError, DamageWarning, UserError, first_line
 from fastnas.search.files import write_atomically
 
 FORMAT = "fastnas-checkpoint"
@@ -89,15 +89,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         state: Any = torch.load(io.BytesIO(payload), weights_only=True)
     except Exception as error:  # torch.load raises whatever its parsers do
-        raise DamageError(f"{path} cannot be loaded: {reason(error)}") from error
+        raise DamageError(f"{path} cannot be loaded: {first_line(error)}") from error
     if not isinstance(state, dict):
         raise DamageError(f"{path} cannot be loaded: expected a dictionary, got {type(state).__name__}")
     return state
-
-
-def reason(error: Exception) -> str:
-    """What PyTorch's reader objected to, in a line."""
-    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def to_bytes(state: dict[str, Any]) -> bytes:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from fastnas.errors import UserError
+from fastnas.errors import UserError, first_line
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -22,8 +23,11 @@ _TABLE = {"fastnas", "command", "description", "config"}
 
 def _yaml(text: str) -> Any:
     from ruamel.yaml import YAML  # YAML 1.2: 1e-3 is a number, `no` is a string, a key that comes twice is an error
+    from ruamel.yaml.error import YAMLWarning
 
-    return YAML(typ="safe", pure=True).load(text)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", YAMLWarning)
+        return YAML(typ="safe", pure=True).load(text)
 
 
 def _json(text: str) -> Any:
@@ -100,7 +104,7 @@ def _reason(error: Exception) -> str:
     if mark is not None:
         problem = " ".join(str(getattr(error, "problem", "")).split())
         return f"{problem} (at line {mark.line + 1}, column {mark.column + 1})"
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    return first_line(error)
 
 
 def presets() -> Iterator[tuple[str, str, str]]:

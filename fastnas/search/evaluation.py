@@ -12,7 +12,7 @@ import torch
 
 from fastnas.data import Normalize
 from fastnas.data.segmentation import SegmentationBatches, SegmentationData, WholeImages, load_segmentation
-from fastnas.errors import UserError
+from fastnas.errors import UserError, first_line
 from fastnas.genotype import AutoDeepLabGenotype, GenotypeError, load
 from fastnas.nn import AutoDeepLabNetwork
 from fastnas.search import segmentation_eval
@@ -93,7 +93,7 @@ def _load_network(
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; finish the training by --resume") from error
     except Exception as error:  # torch.load raises whatever its parsers do
-        raise UserError(f"{path} cannot be loaded: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{path} cannot be loaded: {first_line(error)}") from error
     return network
 
 

@@ -42,6 +42,7 @@ class Run:
         self.folder, self.command = folder, command
         self._identity: dict[str, Any] = {}
         self._state: dict[str, Any] | None = None
+        self._read = self.folder / CHECKPOINT  # where the state is from
         self._whole = False  # whether the last checkpoint can be gone back to
         self._stack = ExitStack()
         self._resumed = False
@@ -95,9 +96,9 @@ class Run:
         if not self._resumed:
             self._make_folder()
         elif found := read_latest(self.folder):
-            path, self._state = found
-            self._check_identity(path, self._state)
-            self._whole = path.name == CHECKPOINT
+            self._read, self._state = found
+            self._check_identity(self._read, self._state)
+            self._whole = self._read.name == CHECKPOINT
         write_atomically(self.folder / CONFIG, config_text(config, self.command, __version__).encode())
 
     def _make_folder(self) -> None:
@@ -125,7 +126,7 @@ class Run:
             history = [json.loads(line) for line in self._state["history"]]
         except (KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[-1].strip()
-            raise UserError(f"{self.folder / CHECKPOINT} is of another network: {reason}") from error
+            raise UserError(f"{self._read} is of another network: {reason}") from error
         self._write_history(self._state["history"])
         self._state = None
         return history
