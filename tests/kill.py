@@ -15,7 +15,6 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -79,23 +78,20 @@ def main(kills: int) -> None:
         begin = time.perf_counter()
         assert ended(start(run, root, out))
         longest[run.__name__], whole[run.__name__] = time.perf_counter() - begin, content(out)
-    finished = 0
-    for run in cycle(RUNS):
+    for run in RUNS:
         name = run.__name__
-        killed = kill_until_done(run, root, root / name, longest[name], choose)
-        compare(name, content(root / name), whole[name])
-        print(f"{name}: killed {killed.total()} times, the same bits", flush=True)
-        places[name] += killed
-        shutil.rmtree(root / name)
-        finished += 1
-        total = sum(counter.total() for counter in places.values())
-        if total >= kills and finished >= len(RUNS):
-            break
+        while places[name].total() < kills / len(RUNS):
+            killed = kill_until_done(run, root, root / name, longest[name], choose)
+            compare(name, content(root / name), whole[name])
+            print(f"{name}: killed {killed.total()} times, the same bits", flush=True)
+            places[name] += killed
+            shutil.rmtree(root / name)
     for name, counter in places.items():
         print(
             f"{name}, {longest[name]:.1f} s: killed " + ", ".join(f"{n} {place}" for place, n in counter.most_common())
         )
-    print(f"{total} kills, {finished} runs, every one with the bits of a run that was never killed")
+    total = sum(counter.total() for counter in places.values())
+    print(f"{total} kills; every run ended with the bits of one that was never killed")
     shutil.rmtree(root)
 
 

@@ -43,6 +43,7 @@ class Display:
             MofNCompleteColumn(),
             TextColumn("{task.fields[figures]}"),
             TimeRemainingColumn(compact=True),
+            refresh_per_second=4,  # drawing takes more than a millisecond, and steps may take a few
             console=console,
             transient=True,
             disable=not console.is_terminal,
