@@ -17,6 +17,7 @@ from fastnas.cli.evaluate import evaluate
 from fastnas.cli.info import info
 from fastnas.cli.plan import plan
 from fastnas.cli.plot import plot
+from fastnas.cli.report import report
 from fastnas.cli.retrain import retrain
 from fastnas.cli.search import search
 from fastnas.errors import DamageWarning, InterruptError, UserError
@@ -79,5 +80,5 @@ def main() -> None:
     """
 
 
-for _command in (search, decode, retrain, evaluate, plot, plan, accelerate, info, bench):
+for _command in (search, decode, retrain, evaluate, plot, report, plan, accelerate, info, bench):
     main.add_command(_command)

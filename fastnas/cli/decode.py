@@ -50,14 +50,6 @@ def decode(run: Path, epoch: int | None) -> None:
 
 
 def _text(title: str, cell: CellGenotype) -> str:
-    """One line a node: the operations it sums, and what each reads."""
-    states = [
-        "the cell before the previous",
-        "the previous cell",
-        *(f"node {i}" for i in range(len(cell.nodes))),
-    ]
-    lines = [
-        f"  node {i} = " + " + ".join(f"{operation}({states[source]})" for operation, source in node)
-        for i, node in enumerate(cell.nodes)
-    ]
-    return "\n".join([title, *lines])
+    from fastnas.genotype.text import cell_text
+
+    return "\n".join([title, *(f"  {line}" for line in cell_text(cell))])

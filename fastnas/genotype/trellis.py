@@ -58,6 +58,9 @@ def trellis_figure(path: Sequence[int], title: str, beta: Beta | None = None) ->
         beta: before softmax, (layers, 4, 3), see `fastnas.genotype.network.log_transitions`; without it all ways are
             drawn alike.
 
+    The parts have names, as ids in an SVG: "band", "head", "head-text", "node-COLUMN-SCALE", and for the way from a
+    column's scale to the next column's "way-COLUMN-SCALE-TARGET".
+
     Raises:
         ValueError: the path or β is not valid, or they are of different sizes.
     """
@@ -79,22 +82,23 @@ def trellis_figure(path: Sequence[int], title: str, beta: Beta | None = None) ->
     head = points[-1][0] + RADIUS + MARGIN + HEAD[0] / 2
     band = [*points, (head, points[-1][1])]
     style: dict[str, Any] = {"color": BAND_COLOR, "lw": BAND, "solid_capstyle": "round", "solid_joinstyle": "round"}
-    axes.plot(*zip(*band, strict=True), zorder=1, clip_on=False, **style)
+    axes.plot(*zip(*band, strict=True), zorder=1, clip_on=False, gid="band", **style)
     for column in range(len(path)):
         for scale in range(min(column + 1, SCALES)):
             for target in range(max(scale - 1, 0), min(scale + 2, SCALES)):
                 strength = None if steps is None else math.exp(steps[column][scale][target - scale + 1])
                 _draw_way(axes, column, scale, target, strength)
     _draw_nodes(axes, path)
-    shape_box(axes, head, points[-1][1], *HEAD, fc=INK)
-    write_text(axes, head, points[-1][1], "ASPP", color="white", fontsize=12)
+    shape_box(axes, head, points[-1][1], *HEAD, fc=INK, gid="head")
+    write_text(axes, head, points[-1][1], "ASPP", color="white", fontsize=12, gid="head-text")
     _draw_legend(axes, steps is not None)
     return figure
 
 
 def _draw_way(axes: Axes, column: int, scale: int, target: int, strength: float | None) -> None:
     ends = [COLUMN * column, COLUMN * (column + 1)], [-ROW * scale, -ROW * target]
-    axes.plot(*ends, zorder=2, clip_on=False, solid_capstyle="butt", **_way_style(strength))
+    name = f"way-{column}-{scale}-{target}"
+    axes.plot(*ends, zorder=2, clip_on=False, solid_capstyle="butt", gid=name, **_way_style(strength))
 
 
 def _way_style(strength: float | None) -> dict[str, Any]:
@@ -114,7 +118,8 @@ def _draw_nodes(axes: Axes, path: Sequence[int]) -> None:
         for scale in range(min(column + 1, SCALES)):
             color = PATH if scale == chosen else IDLE
             center = (COLUMN * column, -ROW * scale)
-            axes.add_patch(Circle(center, RADIUS, fc=color, ec="white", lw=1.5, zorder=3, clip_on=False))
+            style: dict[str, Any] = {"ec": "white", "lw": 1.5, "zorder": 3, "clip_on": False}
+            axes.add_patch(Circle(center, RADIUS, fc=color, gid=f"node-{column}-{scale}", **style))
 
 
 def _draw_legend(axes: Axes, strengths: bool) -> None:

@@ -23,8 +23,9 @@ from fastnas.search.config import ClassificationConfig, RetrainConfig, RunConfig
 from fastnas.search.display import Display
 from fastnas.search.files import write_atomically
 from fastnas.search.loop import Listener, Task, train
+from fastnas.search.performance import Performance
 from fastnas.search.retrain import BestWeights, Retraining
-from fastnas.search.run import GENOTYPE, Row, Run
+from fastnas.search.run import GENOTYPE, PERFORMANCE, Row, Run
 from fastnas.search.strategies import make_strategy
 from fastnas.search.tensorboard import TensorBoard
 
@@ -136,9 +137,9 @@ def run_epochs(
     listeners: Sequence[Listener],
     console: Console | None,
 ) -> list[Row]:
-    """Trains, shows it on the console and to TensorBoard, and returns the history."""
-    display = Display(console or Console(), epochs)
-    return train(task, run, epochs, [*listeners, display, TensorBoard(run.folder / EVENTS)])
+    """Trains, shows it on the console and to TensorBoard, notes its performance, and returns the history."""
+    display, board = Display(console or Console(), epochs), TensorBoard(run.folder / EVENTS)
+    return train(task, run, epochs, [*listeners, display, board, Performance(run.folder / PERFORMANCE)])
 
 
 def check_backend(name: str) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 """What the history keeps of an epoch."""
 
-HISTORY, GENOTYPE = "history.jsonl", "genotype.json"
+HISTORY, GENOTYPE, PERFORMANCE = "history.jsonl", "genotype.json", "performance"
 
 # They change how fast a run is, or its last bits at most.
 _FREE_TO_CHANGE = {"threads", "workers"}
@@ -159,8 +160,25 @@ class Run:
                 raise UserError(f"{path} is from a run with other {name.replace('_', ' ')}{values}")
 
 
-def read_history(folder: Path) -> tuple[str, list[Row]]:
-    """The command of the run in `folder` and its history, from the checkpoint.
+@dataclass(frozen=True)
+class Record:
+    """What a run's checkpoint tells of it.
+
+    Attributes:
+        command: without "fastnas".
+        config: every option but those that are free to change.
+        facts: of the data, see `Run.begin`.
+        history: a row an epoch.
+    """
+
+    command: str
+    config: dict[str, Any]
+    facts: dict[str, Any]
+    history: list[Row]
+
+
+def read_record(folder: Path) -> Record:
+    """What the checkpoint in `folder` tells of the run.
 
     Raises:
         UserError: there is no checkpoint, or it is damaged.
@@ -172,9 +190,16 @@ def read_history(folder: Path) -> tuple[str, list[Row]]:
         raise UserError(f"{folder} holds no run with a finished epoch: {CHECKPOINT} is missing")
     path, state = found
     try:
-        return str(state["command"]), [json.loads(line) for line in state["history"]]
+        history = [json.loads(line) for line in state["history"]]
+        return Record(str(state["command"]), dict(state["config"]), dict(state["facts"]), history)
     except (KeyError, ValueError, TypeError) as error:
         raise UserError(f"{path} holds no history of a run") from error
+
+
+def read_history(folder: Path) -> tuple[str, list[Row]]:
+    """The command of the run in `folder` and its history, see `read_record`."""
+    record = read_record(folder)
+    return record.command, record.history
 
 
 def _compare(given: dict[str, Any], stored: dict[str, Any], where: Path) -> None:
