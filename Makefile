@@ -5,7 +5,7 @@
 # make gpu-gates   every GPU kernel compiled for every chip: registers, spills and shared memory no worse than in docs/
 # make cuda-standalone    build/cuda/standalone, which checks the CUDA kernels on a GPU; needs nvcc alone
 # make check       lint, format, types
-# make check-full  what takes longer: sanitizers, older processors, a soak test, a bare wheel, the oldest torch
+# make check-full  what takes longer: sanitizers, older processors, a soak test, a browser, a bare wheel, the oldest torch
 # make bench       speed and memory against stock PyTorch
 # make test-gpu    the operator's tests on a GPU; without one it says so
 # make bench-gpu   speed and memory against stock PyTorch on a GPU
@@ -34,6 +34,7 @@ demo: $(STAMP)
 	$(BIN)/fastnas plot $(DEMO)/search
 	$(BIN)/fastnas retrain $(DEMO)/search --channels 16 --layers 4 --epochs 8 --out $(DEMO)/network
 	$(BIN)/fastnas plot $(DEMO)/network
+	$(BIN)/fastnas report $(DEMO)/search $(DEMO)/network --out $(DEMO)/report.html
 
 # Two files of tests side by side, whose threads give way to each other.
 test: $(STAMP)
@@ -65,6 +66,7 @@ check-full: check test test-cpp
 	$(BIN)/python tests/soak.py
 	$(BIN)/python tests/kill.py
 	$(BIN)/python tests/fuzz_files.py
+	.ci/browser
 	.ci/wheel
 	.ci/old-torch
 	.ci/p100

@@ -26,14 +26,14 @@ from fastnas.search.performance import FILE, read_performance
 
 HOSTILE = "<b>&\"'{{ 7 * 7 }}"  # as a class, and so a folder, may be called
 TRELLIS = [
-         "--epochs=2",
-        "--arch-start=0",
-        "--filters=2",
-        "--steps=1",
-        "--layers=3",
-        "--crop=9",
-        "--threads=1",
-        "--batch-size=2",
+    "--epochs=2",
+    "--arch-start=0",
+    "--filters=2",
+    "--steps=1",
+    "--layers=3",
+    "--crop=9",
+    "--threads=1",
+    "--batch-size=2",
 ]
 VOID = {"meta", "input", "br"}
 

@@ -20,14 +20,14 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium; .ci/brows
 
 VIEWS = [(scheme, width) for scheme in ("light", "dark") for width in (360, 1280)]
 TRELLIS = [
-         "--epochs=4",
-        "--arch-start=0",
-        "--arch-lr=1",
-        "--filters=2",
-        "--steps=1",
-        "--layers=3",
-        "--crop=9",
-        "--threads=1",
+    "--epochs=4",
+    "--arch-start=0",
+    "--arch-lr=1",
+    "--filters=2",
+    "--steps=1",
+    "--layers=3",
+    "--crop=9",
+    "--threads=1",
 ]
 
 # The least contrast of any text with what lies behind it: WCAG 2's ratio, for opaque colours as the page has them.

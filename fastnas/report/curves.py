@@ -93,7 +93,7 @@ def _panel(key: str, title: str, runs: Sequence[tuple[int, Entry]]) -> Panel:
         return LEFT + (WIDTH - LEFT - RIGHT) * (epoch - first) / (last - first)
 
     def y(value: float) -> float:
-        return TOP + (HEIGHT - TOP - BOTTOM) * float(high - value) / (high - low)
+        return TOP + (HEIGHT - TOP - BOTTOM) * float((high - value) / (high - low))
 
     return Panel(
         title,

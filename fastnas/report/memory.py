@@ -37,7 +37,7 @@ def search_of(entry: Entry) -> Search | None:
     if entry.record.command == "search auto-deeplab":
         sizes = {name: config[name] for name in ("filters", "steps", "layers")} | {"num_classes": len(facts["classes"])}
         return Search("auto-deeplab", sizes, Size(config["batch_size"], config["crop"], config["crop"]))
-    strategy: Any = find_strategy(config["strategy"])
+    strategy: Any = find_strategy(config.get("strategy", "darts"))
     if getattr(strategy, "supernet", None) is not Darts.supernet:
         return None
     sizes = {"channels": config["channels"], "layers": config["layers"], "num_classes": len(facts["classes"])}
