@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -86,14 +85,15 @@ def _panel(key: str, title: str, runs: Sequence[tuple[int, Entry]]) -> Panel:
     if key == "alpha_entropy":  # a range of its own would make noise of 1e-6 look like a decision
         y_ticks = _ticks(min(0.99, *values), 1.0)
     percent = key in _PERCENT
-    low, high = y_ticks[0], min(y_ticks[-1], 1.0 if percent else math.inf)
+    low, high = y_ticks[0], y_ticks[-1]
+    high = min(high, 1.0) if percent else high
     first, last = min(epochs), max(*epochs, min(epochs) + 1)
 
     def x(epoch: float) -> float:
         return LEFT + (WIDTH - LEFT - RIGHT) * (epoch - first) / (last - first)
 
     def y(value: float) -> float:
-        return TOP + (HEIGHT - TOP - BOTTOM) * float((high - value) / (high - low))
+        return TOP + (HEIGHT - TOP - BOTTOM) * (high - value) / (high - low)
 
     return Panel(
         title,

@@ -29,15 +29,15 @@ class Performance:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._lines: list[dict[str, Any]] = []
+        self._path = folder / FILE
         self._images, self._busy, self._since = 0, 0.0, 0.0
 
     def start(self, history: Sequence[Row], steps: int) -> None:
         """Notes the start; epochs of an interrupted run that are gone through again are forgotten."""
-        known = read_performance(self._folder)
-        self._lines = [line for line in known if line.get("epoch", 0) <= len(history)]
-        self._folder.mkdir(exist_ok=True)
+        known = read_performance(self._path.parent)
+        if known:
+            kept = [line for line in known if line.get("epoch", 0) <= len(history)]
+            write_atomically(self._path, "".join(f"{json.dumps(line)}\n" for line in kept).encode())
         self._write({"started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **environment(), "peak": _peak()})
         self._begin()
 
@@ -67,9 +67,13 @@ class Performance:
         self._images, self._busy, self._since = 0, 0.0, time.perf_counter()
 
     def _write(self, line: dict[str, Any]) -> None:
-        self._lines.append(line)
-        content = "".join(f"{json.dumps(line)}\n" for line in self._lines)
-        write_atomically(self._folder / FILE, content.encode())
+        # Not synced: a line that a crash tears is left out by the reader, and costs no more than that.
+        try:
+            self._path.parent.mkdir(exist_ok=True)
+            with open(self._path, "a", encoding="utf-8") as file:
+                file.write(f"{json.dumps(line)}\n")
+        except OSError as error:
+            raise UserError(f"{self._path} cannot be written: {error.strerror}") from error
 
 
 def environment() -> dict[str, Any]:
@@ -85,14 +89,15 @@ def environment() -> dict[str, Any]:
 
 
 def read_performance(folder: Path) -> list[dict[str, Any]]:
-    """The lines that `Performance` wrote; none where it has not.
+    """The lines that `Performance` wrote to their end; none where it has not.
 
     Raises:
         UserError: the file is damaged or cannot be read.
     """
     path = folder / FILE
     try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        *whole, _ = path.read_text(encoding="utf-8").split("\n")
+        lines = [json.loads(line) for line in whole]
     except FileNotFoundError:
         return []
     except OSError as error:
