@@ -146,11 +146,17 @@ def test_the_slider_moves_the_trellis(page: Any) -> None:
 
 
 def test_play_goes_to_the_last_epoch_and_stops(page: Any) -> None:
-    search = page.locator("#run-0")
-    search.get_by_role("button", name="Play").click()
-    assert search.locator("output").inner_text() == "1 of 3"
-    search.get_by_role("button", name="Play").wait_for()
-    assert search.locator("output").inner_text() == "3 of 3"
+    page.evaluate(
+        """() => {
+          const output = document.querySelector("#run-0 output");
+          window.seen = [];
+          new MutationObserver(() => seen.push(output.textContent)).observe(output, { childList: true });
+        }"""
+    )
+    page.locator("#run-0").get_by_role("button", name="Play").click()
+    page.wait_for_function("seen.at(-1) === '3 of 3'")
+    page.locator("#run-0").get_by_role("button", name="Play").wait_for()  # it said Stop meanwhile
+    assert page.evaluate("seen") == ["1 of 3", "2 of 3", "3 of 3"]
 
 
 def test_without_javascript_the_last_epoch_stands_there(browser: Any, report: Path) -> None:

@@ -87,7 +87,7 @@ def _panel(key: str, title: str, runs: Sequence[tuple[int, Entry]]) -> Panel:
     percent = key in _PERCENT
     low, high = y_ticks[0], y_ticks[-1]
     high = min(high, 1.0) if percent else high
-    first, last = min(epochs), max(*epochs, min(epochs) + 1)
+    first, last = int(min(epochs)), int(max(*epochs, min(epochs) + 1))
 
     def x(epoch: float) -> float:
         return LEFT + (WIDTH - LEFT - RIGHT) * (epoch - first) / (last - first)
