@@ -67,6 +67,7 @@ check-full: check test test-cpp
 	$(BIN)/python tests/kill.py
 	$(BIN)/python tests/fuzz_files.py
 	.ci/browser
+	$(BIN)/python -m pytest tests/test_accelerate_fuzz.py --fuzz 500 --timeout 7200
 	.ci/wheel
 	.ci/old-torch
 	.ci/p100

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 import torch
 import torch._functorch.config
 from runs import image_folder
+
+from fastnas.swap.report import Cost
 
 if not torch.cuda.is_available():  # before anything imports Triton, which looks at it then
     os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -21,7 +24,11 @@ if hasattr(torch._functorch.config, "error_on_custom_op_aliasing"):  # PyTorch 2
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--fuzz", type=int, default=15, help="how many random cells are accelerated")
+    parser.addoption("--fuzz", type=int, default=30, help="how many random cells are accelerated")
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # measurements collect garbage, and need not look at all that is imported each time
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +53,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`fastnas.accelerate` measures neither time nor memory, which takes longer than all that it does."""
+    monkeypatch.setattr("fastnas.swap.apply.cost", lambda *_, **__: Cost(1.0))
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ They import nothing from fastnas and share only the candidates of `benchmarks/st
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import stock
 import torch
@@ -142,9 +143,9 @@ class Unused(stock.MixedOp):
 class PCCell(nn.Module):
     """A cell of PC-DARTS: every edge has a weight of its own."""
 
-    def __init__(self, width: int = 12, channels: int = 4 * C, reduction: bool = False) -> None:
+    def __init__(self, before: int = 12, width: int = 12, channels: int = 4 * C, reduction: bool = False) -> None:
         super().__init__()
-        self.preprocess0, self.preprocess1 = stock.ReLUConvBN(width, channels), stock.ReLUConvBN(width, channels)
+        self.preprocess0, self.preprocess1 = stock.ReLUConvBN(before, channels), stock.ReLUConvBN(width, channels)
         self.nodes = 2
         self._ops = nn.ModuleList(
             PartialChannels(channels, 2 if reduction and j < 2 else 1) for i in range(2) for j in range(2 + i)
@@ -180,13 +181,14 @@ class StackedCell(nn.Module):
 class TrellisCell(nn.Module):
     """Auto-DeepLab: one set of candidates, run for up to three inputs; entries may be None; returns a list."""
 
-    def __init__(self, channels: int = C, steps: int = 2, prev_prev: bool = True) -> None:
+    def __init__(
+        self, channels: int = C, steps: int = 2, prev_prev: int = 12, down: int = 6, same: int = 12, up: int = 24
+    ) -> None:
         super().__init__()
         self.steps = steps
-        self.pre_preprocess = stock.ReLUConvBN(12, channels) if prev_prev else None
-        self.preprocess_down = stock.ReLUConvBN(6, channels)
-        self.preprocess_same = stock.ReLUConvBN(12, channels)
-        self.preprocess_up = stock.ReLUConvBN(24, channels)
+        widths = {"pre_preprocess": prev_prev, "preprocess_down": down, "preprocess_same": same, "preprocess_up": up}
+        for name, width in widths.items():
+            setattr(self, name, stock.ReLUConvBN(width, channels) if width else None)
         self._ops = nn.ModuleList(
             stock.MixedOp(channels, 1) if j or prev_prev else None for i in range(steps) for j in range(2 + i)
         )
@@ -233,13 +235,16 @@ class Spoilt(stock.MixedOp):
 
 
 def chain(
-    norm: Callable[[int], nn.Module] = nn.BatchNorm2d, relu: nn.Module | None = None, **depthwise
-) -> nn.Sequential:  # type: ignore[no-untyped-def]
+    channels: int = C,
+    norm: Callable[[int], nn.Module] = nn.BatchNorm2d,
+    relu: nn.Module | None = None,
+    **depthwise: Any,
+) -> nn.Sequential:
     """ReLU, depthwise 3×3, 1×1, norm, with something changed."""
-    point = nn.Conv2d(C, C, 1, bias=depthwise.pop("point_bias", False), groups=depthwise.pop("point_groups", 1))
-    how = {"padding": 2, "dilation": 2, "groups": C, "bias": False} | depthwise
-    kernel = how.pop("kernel", 3)
-    return nn.Sequential(relu or nn.ReLU(), nn.Conv2d(C, C, kernel, **how), point, norm(C))
+    how = {"bias": depthwise.pop("point_bias", False), "groups": depthwise.pop("point_groups", 1)}
+    point = nn.Conv2d(channels, channels, 1, **how)
+    how = {"kernel_size": 3, "padding": 2, "dilation": 2, "groups": channels, "bias": False} | depthwise
+    return nn.Sequential(relu or nn.ReLU(), nn.Conv2d(channels, channels, **how), point, norm(channels))
 
 
 class OwnForward(nn.Conv2d):

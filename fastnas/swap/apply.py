@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-import torch
 from torch import nn
 
 from fastnas.errors import UserError
+from fastnas.ops import PREPROCESS
 from fastnas.ops.backends import NAMES
 from fastnas.ops.functional import MEMORY_MODES
 from fastnas.swap import calls
@@ -17,9 +17,12 @@ from fastnas.swap.lazy import as_written
 from fastnas.swap.modules import Home, restore_module, swap, why_not
 from fastnas.swap.recipes import RefusedError
 from fastnas.swap.report import Entry, Report
+from fastnas.swap.trace import generators
 from fastnas.swap.verify import verify
 
 Module = TypeVar("Module", bound=nn.Module)
+
+_CHEAP = {"none", "skip_connect", *PREPROCESS}  # next to the Python code that an operator's call takes
 
 
 class AccelerateError(UserError):
@@ -62,7 +65,7 @@ def accelerate(
     if backend not in NAMES:
         raise ValueError(f"backend must be one of {', '.join(NAMES)}, got {backend!r}")
     restore(model)
-    with torch.random.fork_rng():
+    with generators():
         return _accelerate(model, memory, example_inputs, strict, backend)
 
 
@@ -101,9 +104,12 @@ def _accelerate(model: nn.Module, memory: str, example_inputs: Any, strict: bool
 
 def _seen(model: nn.Module, found: Found, example_inputs: Any) -> dict[nn.Module, calls.Arguments]:
     try:
-        return calls.seen(model, list(found.regions), example_inputs)
+        users = {m for region in found.regions for m in (region, *found.around(region))}
+        called, seen = calls.seen(model, users, found.recipes, example_inputs)
     except RefusedError as error:
         raise UserError(str(error)) from error
+    found.lift(called)
+    return seen
 
 
 def _entry(found: Found, module: nn.Module, reason: str | None = None) -> Entry:
@@ -142,11 +148,16 @@ class _Fusing:
                 with as_written():
                     entry.before = cost(region, self._seen[region])
                 entry.after = cost(region, self._seen[region])
+        used = {m for region in fused for m in region.modules()}
+        for candidate in self._found.recipes.keys() - used:
+            restore_module(candidate)  # code that is left may look at its class
 
     def _try(self, region: nn.Module, entry: Entry, part: bool) -> str | None:
         """Makes a region of a module; why not, if it stays as it was. A part of one has been verified with it."""
         if reason := why_not(region):
             return reason
+        if not any(m in self._found.recipes and self._found.recipes[m].name not in _CHEAP for m in region.modules()):
+            return "its candidates cost too little to gain from an operator"
         inner = [m for m in region.modules() if m is not region and m not in self._inside_candidates]
         try:
             arguments = None if part else self._arguments(region)

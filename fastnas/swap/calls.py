@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from fastnas.swap.recipes import Recipe, RefusedError, brief
-from fastnas.swap.trace import borrowed_buffers
+from fastnas.swap.trace import borrowed_buffers, generators
 
 _BATCH, _SIZE = 2, 8  # of guessed inputs; the size halves twice
 
@@ -31,23 +31,28 @@ class Arguments:
 @contextmanager
 def untouched(module: nn.Module) -> Iterator[None]:
     """Leaves buffers and the state of random generators as they were."""
-    with torch.random.fork_rng(), borrowed_buffers(module):
+    with generators(), borrowed_buffers(module):
         yield
 
 
-def seen(model: nn.Module, regions: Sequence[nn.Module], example_inputs: Any) -> dict[nn.Module, Arguments]:
-    """The arguments of every region's first call when `model` runs on `example_inputs`.
+def seen(
+    model: nn.Module, regions: Iterable[nn.Module], candidates: Iterable[nn.Module], example_inputs: Any
+) -> tuple[set[nn.Module], dict[nn.Module, Arguments]]:
+    """Which of these modules `model` calls when it runs on `example_inputs`, and the arguments of regions' first calls.
 
     Raises:
         RefusedError: the model raises an error.
     """
+    called: set[nn.Module] = set()
     found: dict[nn.Module, Arguments] = {}
 
     def keep(module: nn.Module, args: Any, kwargs: Any) -> None:
+        called.add(module)
         if module not in found:
             found[module] = Arguments(*tree_map(_detached, (args, kwargs)))
 
     handles = [region.register_forward_pre_hook(keep, with_kwargs=True) for region in regions]
+    handles += [candidate.register_forward_pre_hook(lambda m, _: called.add(m)) for candidate in candidates]
     try:
         with torch.no_grad(), untouched(model):
             model(*as_arguments(example_inputs))
@@ -56,7 +61,7 @@ def seen(model: nn.Module, regions: Sequence[nn.Module], example_inputs: Any) ->
     finally:
         for handle in handles:
             handle.remove()
-    return found
+    return called, found
 
 
 def as_arguments(example_inputs: Any) -> tuple[Any, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -23,32 +24,55 @@ class Found:
 
     Attributes:
         names: of all modules.
+        parents: of all modules but the model; of one that has several, the first.
         recipes: of the candidates.
         refused: reasons of those that look like candidates.
         regions: modules whose code combines candidates, outer ones first, each with the region around it.
     """
 
     names: dict[nn.Module, str] = field(default_factory=dict)
+    parents: dict[nn.Module, nn.Module] = field(default_factory=dict)
     recipes: dict[nn.Module, Recipe] = field(default_factory=dict)
     refused: dict[nn.Module, str] = field(default_factory=dict)
     regions: dict[nn.Module, nn.Module | None] = field(default_factory=dict)
+
+    def around(self, module: nn.Module) -> Iterator[nn.Module]:
+        """The modules around one that have code of their own, nearest first."""
+        owner = _owner(module, self.parents)
+        while owner is not None:
+            yield owner
+            owner = _owner(owner, self.parents)
+
+    def nest(self, regions: Iterable[nn.Module]) -> None:
+        """Makes these the regions."""
+        chosen = set(regions)
+        self.regions = {
+            m: next((owner for owner in self.around(m) if owner in chosen), None) for m in self.names if m in chosen
+        }
+
+    def lift(self, called: Collection[nn.Module]) -> None:
+        """Has the modules around work as regions where those inside have no call of their own.
+
+        Args:
+            called: the modules whose `forward` ran. The network may use others' methods instead.
+        """
+        used = {owner for m in self.recipes if m in called for owner in self.around(m)}
+        self.nest(
+            next((m for m in (region, *self.around(region)) if m in called), region) if region in used else region
+            for region in self.regions
+        )
 
 
 def find(model: nn.Module) -> Found:
     """Looks through a model."""
     found = Found({m: name for name, m in model.named_modules()})
-    parents: dict[nn.Module, nn.Module] = {}
+    parents = found.parents
     _walk(model, found, parents)
     found.refused = {m: reason for m, reason in found.refused.items() if _resembles(m, found, parents)}
     regions = {_owner(m, parents) for m in found.recipes}
     edges = [r for r in regions if r is not None and _direct(r, found) > 1]
     regions |= {owner for r in edges if (owner := _owner(r, parents)) is not None and owner is not model}
-    for m in found.names:
-        if m in regions:
-            around = _owner(m, parents)
-            while around is not None and around not in regions:
-                around = _owner(around, parents)
-            found.regions[m] = around
+    found.nest(r for r in regions if r is not None)
     return found
 
 

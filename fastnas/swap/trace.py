@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -87,6 +89,25 @@ def trace(module: nn.Module, x: Tensor) -> tuple[Trace, Any]:
         for handle in handles:
             handle.remove()
     return recorder.trace, result
+
+
+@contextmanager
+def generators(seed: int | None = None) -> Iterator[None]:
+    """Leaves PyTorch's, Python's and NumPy's random generators as they were; with `seed`, seeds them for the while."""
+    numpy = sys.modules.get("numpy")  # code that draws from it has imported it
+    python, arrays = random.getstate(), numpy.random.get_state() if numpy else None
+    try:
+        with torch.random.fork_rng():
+            if seed is not None:
+                torch.manual_seed(seed)
+                random.seed(seed)
+                if numpy:
+                    numpy.random.seed(seed)
+            yield
+    finally:
+        random.setstate(python)
+        if numpy:
+            numpy.random.set_state(arrays)
 
 
 @contextmanager

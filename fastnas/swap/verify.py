@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map
 
 from fastnas.swap.calls import Arguments, writable
-from fastnas.swap.lazy import as_written
+from fastnas.swap.modules import restore_module
 from fastnas.swap.recipes import RefusedError, brief
-from fastnas.swap.trace import borrowed_buffers, training
+from fastnas.swap.trace import borrowed_buffers, generators, training
 
 _IMAGES = 2  # of a batch are enough
 # Largest error, relative to the largest value of the compared tensor. In float64 both err by about 1e-14, through
@@ -42,8 +42,11 @@ def verify(region: nn.Module, arguments: Arguments) -> float:
 
 def _largest_error(region: nn.Module, arguments: Arguments, dtype: torch.dtype) -> float:
     """In training and in eval mode."""
-    both = _copy(region, dtype)
-    return max(_compare(both, arguments, mode, dtype) for mode in (True, False))
+    ours = _copy(region, dtype)
+    theirs = copy.deepcopy(ours)
+    for m in theirs.modules():  # of their own classes, too: its code may compare them
+        restore_module(m)
+    return max(_compare(ours, theirs, arguments, mode, dtype) for mode in (True, False))
 
 
 class _OwnError(Exception):
@@ -57,17 +60,15 @@ def _copy(region: nn.Module, dtype: torch.dtype) -> nn.Module:
         raise RefusedError(f"it cannot be copied: {brief(error)}") from error
 
 
-def _compare(region: nn.Module, arguments: Arguments, mode: bool, dtype: torch.dtype) -> float:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
+def _compare(ours: nn.Module, theirs: nn.Module, arguments: Arguments, mode: bool, dtype: torch.dtype) -> float:
+    with generators(seed=0):
         given = tree_map(lambda leaf: _random(leaf, dtype), (arguments.args, arguments.kwargs))
-    with as_written():
-        try:
-            expected = _run(region, given, mode)
-        except Exception as error:
-            raise _OwnError(brief(error)) from error
     try:
-        actual = _run(region, given, mode)
+        expected = _run(theirs, given, mode)
+    except Exception as error:
+        raise _OwnError(brief(error)) from error
+    try:
+        actual = _run(ours, given, mode)
     except Exception as error:
         raise RefusedError(f"it fails on the operator: {brief(error)}") from error
     when = "in training" if mode else "in eval mode"
@@ -95,8 +96,7 @@ def _random(leaf: Any, dtype: torch.dtype) -> Any:
 
 def _run(region: nn.Module, given: Any, mode: bool) -> list[tuple[str, Tensor | None]]:
     """All that a call computes: results, gradients, and buffers afterwards."""
-    with torch.random.fork_rng(), borrowed_buffers(region), training(region, mode), torch.enable_grad():
-        torch.manual_seed(1)
+    with generators(seed=1), borrowed_buffers(region), training(region, mode), torch.enable_grad():
         args, kwargs = tree_map(writable, given)
         result = region(*args, **kwargs)
         results = [leaf for leaf in tree_flatten(result)[0] if isinstance(leaf, Tensor)]

@@ -1,0 +1,86 @@
+"""`fastnas.accelerate` on whole supernets in the styles of different people: what is fused, what is left and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import foreign
+import foreign_networks
+import pytest
+import stock
+import torch
+from foreign import C
+from swapped import assert_same, pair, weights, x
+from torch import nn
+
+import fastnas
+
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], int, str | None]] = {
+    "alphas outside": (foreign_networks.Darts, 3 * 42, None),
+    "partial channels, weighted edges": (foreign_networks.PCDarts, 3 * 42, None),
+    "several paths and scales": (foreign_networks.Trellis, 25 + 25 + 43 + 26, None),
+    "no forward of a cell's own": (foreign_networks.NamedEdges, 2 * 6 * 8, None),
+    "one candidate sampled": (lambda: foreign_networks.NamedEdges(sampled=True), 2 * 6 * 8, None),
+    "biased convolutions": (lambda: foreign_networks.NamedEdges(bias=True), 2 * 6 * 7, "has a bias"),
+    "dag[i][j], alphas around": (foreign_networks.Controller, 2 + 5 * 8, None),
+    "alphas inside, bare pools": (foreign_networks.OwnWeights, 2 * (2 + 5 * 6), "does not end in a batch norm"),
+    "candidates of each edge, dropout": (foreign_networks.Progressive, 15, None),
+    "inverted residuals": (foreign_networks.InvertedResiduals, 0, "no ReLU before a convolution"),
+}
+
+
+@pytest.mark.parametrize(("make", "candidates", "left"), NETWORKS.values(), ids=NETWORKS.keys())
+def test_whole_networks(
+    make: Callable[[], nn.Module], candidates: int, left: str | None, one_thread: None, unmeasured: None
+) -> None:
+    theirs, ours = pair(make())
+    images = (x(3),)
+    report = fastnas.accelerate(ours, example_inputs=images)
+    assert sum(e.candidates for e in report.fused) == candidates, str(report)
+    assert {left} - {None} == {left for e in report.left if left and left in e.reason}, str(report)  # type: ignore[operator]
+    assert len(report.left) == 0 or left
+    for _ in range(2):
+        assert_same(ours, theirs, images)
+    assert_same(ours.eval(), theirs.eval(), images)
+
+
+def test_code_that_looks_at_what_a_tensor_is_stays() -> None:
+    """Inside a fused module results are promises, not tensors, until something else than a sum is made of them."""
+    theirs, ours = pair(foreign_networks.Choice())
+    report = fastnas.accelerate(ours, example_inputs=x())
+    assert not report.fused or report.fused[0].error is not None
+    assert_same(ours, theirs, (x(),))
+
+
+def test_code_that_compares_classes_stays() -> None:
+    theirs, ours = pair(foreign_networks.ByClass(C, 1))
+    report = fastnas.accelerate(ours, example_inputs=(x(), weights()))
+    assert "differs from that of its own code" in str(report.left[0].reason)
+    assert_same(ours, theirs, (x(), weights()))
+
+
+def test_what_costs_little_stays() -> None:
+    class Cheap(stock.MixedOp):
+        def __init__(self) -> None:
+            super().__init__(C, 1)
+            self._ops = nn.ModuleList([self._ops[0], self._ops[3], nn.MaxPool2d(3, 1, 1)])
+
+    _, ours = pair(Cheap())
+    report = fastnas.accelerate(ours, example_inputs=(x(), weights(3)))
+    assert not report.fused
+    assert "cost too little" in str(report)
+
+
+def test_what_the_model_does_not_call_stays() -> None:
+    class Idle(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.used, self.idle = foreign.SoftmaxInside(), foreign.SoftmaxInside()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            out: torch.Tensor = self.used(x)
+            return out
+
+    report = fastnas.accelerate(Idle(), example_inputs=torch.randn(2, C, 8, 8))
+    assert [e.name for e in report.fused] == ["used"]
+    assert [(e.name, e.reason) for e in report.left] == [("idle", "the model does not call it with example_inputs")]

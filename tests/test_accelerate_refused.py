@@ -1,0 +1,111 @@
+"""`fastnas.accelerate` on look-alikes of candidates: they stay as they are, and the report says why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import foreign
+import pytest
+import stock
+import torch
+from foreign import C, Spoilt, chain
+from swapped import assert_same, pair, weights, x
+from torch import Tensor, nn
+
+import fastnas
+from fastnas.swap import AccelerateError
+
+LEFT = {
+    "dilation": (lambda: chain(padding=3, dilation=3), "dilation 3"),
+    "kernel": (lambda: chain(kernel_size=7, padding=6), "depthwise 7×7"),
+    "padding": (lambda: nn.Sequential(chain(padding=0), nn.ZeroPad2d(2)), "does not end in a batch norm"),
+    "circular": (lambda: chain(padding_mode="circular"), "pads with circular"),
+    "biased pointwise": (lambda: chain(point_bias=True), "a convolution has a bias"),
+    "grouped pointwise": (lambda: chain(point_groups=2), "not a plain 1×1"),
+    "group norm": (lambda: chain(norm=lambda c: nn.GroupNorm(2, c)), "native_group_norm"),
+    "spectral norm": (lambda: _spectral(), "parametrised"),  # noqa: PLW0108 # defined below
+    "old spectral norm": (lambda: _old_spectral(), "hooks"),  # noqa: PLW0108
+    "padded average": (lambda: nn.Sequential(nn.AvgPool2d(3, 1, 1), nn.BatchNorm2d(C)), "count_include_pad True"),
+    "ceiling": (lambda: nn.Sequential(nn.MaxPool2d(3, 1, 1, ceil_mode=True), nn.BatchNorm2d(C)), "ceil_mode True"),
+    "pool without norm": (lambda: nn.MaxPool2d(3, 1, 1), "max_pool2d"),
+    "own forward": (lambda: _own_forward(), "batch norm"),  # noqa: PLW0108
+    "dropout": (lambda: nn.Sequential(nn.Dropout(0.3)), "batch norm"),
+}
+
+
+def _spectral() -> nn.Module:
+    module = chain()
+    nn.utils.parametrizations.spectral_norm(module[2])
+    return module
+
+
+def _old_spectral() -> nn.Module:
+    module = chain()
+    nn.utils.spectral_norm(module[2])
+    return module
+
+
+def _own_forward() -> nn.Module:
+    module = chain()
+    module[2] = foreign.OwnForward(C, C, 1, bias=False)
+    return module
+
+
+@pytest.mark.parametrize(("make", "reason"), LEFT.values(), ids=LEFT.keys())
+def test_look_alikes_stay_and_say_why(make: Callable[[], nn.Module], reason: str) -> None:
+    theirs, ours = pair(Spoilt(make()))
+    report = fastnas.accelerate(ours)
+    assert any(reason in (e.reason or "") for e in report.left), str(report)
+    assert [e.candidates for e in report.fused] == [7]
+    assert_same(ours, theirs, (x(), weights()))
+    with pytest.raises(AccelerateError, match=r"_ops\.4"):
+        fastnas.accelerate(ours, strict=True)
+    assert not any("_fastnas" in vars(m) for m in ours.modules())
+
+
+def test_an_in_place_relu_on_the_edges_input_is_left() -> None:
+    """What other candidates read depends on their order then: the candidate stays, or the whole edge."""
+    module = stock.MixedOp(C, 1)
+    module._ops[0] = chain(relu=nn.ReLU(inplace=True))
+    theirs, ours = pair(module)
+    report = fastnas.accelerate(ours)
+    assert any("in place" in (e.reason or "") for e in report.left), str(report)
+    assert_same(_Cloning(ours), _Cloning(theirs), (x(), weights()))
+
+
+class _Cloning(nn.Module):
+    """Gives a module a copy of its input, so that it may change it."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
+        out: Tensor = self.module(x.clone(), weights)
+        return out
+
+
+def test_odd_sizes_fail_where_they_did() -> None:
+    theirs, ours = pair(stock.MixedOp(C, 2))
+    fastnas.accelerate(ours, strict=True)
+    odd = (x(size=7), weights())
+    for module in (theirs, ours):
+        with pytest.raises(RuntimeError, match=r"[Ss]izes"):
+            module(*odd)
+
+
+def test_a_change_in_place_before_the_result_is_used_is_an_error() -> None:
+    class Changing(stock.MixedOp):
+        changes = False
+
+        def forward(self, x: Tensor, weights: Tensor) -> Tensor:
+            out = [op(x) for op in self._ops]
+            if self.changes:
+                x.mul_(2)
+            return sum(w * o for w, o in zip(weights, out, strict=True))
+
+    module = Changing(C, 1)
+    assert fastnas.accelerate(module).fused
+    module.changes = True
+    with pytest.raises(RuntimeError, match="changed in place"):
+        module(torch.randn(2, C, 8, 8), torch.rand(8))

@@ -1,0 +1,83 @@
+"""What `fastnas.accelerate` reports, and twenty steps of training with it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import foreign_networks
+import pytest
+import stock
+import torch
+import torch.nn.functional as F
+from foreign import C
+from swapped import TOLERANCE, pair
+from torch import nn
+
+import fastnas
+from fastnas.swap import AccelerateError
+
+
+def test_the_report_says_what_was_done_and_what_it_saves(one_thread: None) -> None:
+    network = foreign_networks.Darts()
+    report = fastnas.accelerate(network, example_inputs=torch.randn(2, 3, 16, 16), strict=True)
+    assert [e.name for e in report.fused] == ["cells.0", "cells.1", "cells.2"]
+    assert all(e.candidates == 42 and e.error is not None and e.error < TOLERANCE for e in report.fused)
+    assert report.before is not None
+    assert report.after is not None
+    assert report.before.saved is not None
+    assert report.after.saved is not None
+    assert report.after.saved < report.before.saved / 4
+    assert "3 modules fused, with 126 candidates; 0 left" in str(report)
+
+
+def test_calling_it_again_changes_the_memory_mode() -> None:
+    module = stock.MixedOp(C, 1)
+    saved = []
+    for memory in ("fast", "lean"):
+        report = fastnas.accelerate(module, memory=memory, example_inputs=(torch.randn(8, C, 16, 16), torch.rand(8)))
+        assert report.after is not None
+        saved.append(report.after.saved)
+    assert saved[1] < saved[0]
+
+
+def test_nothing_to_do() -> None:
+    report = fastnas.accelerate(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten()))
+    assert "it holds no candidate operation" in str(report)
+    with pytest.raises(AccelerateError, match="no candidate"):
+        fastnas.accelerate(nn.Linear(2, 2), strict=True)
+
+
+@pytest.mark.parametrize("arguments", [{"memory": "big"}, {"backend": "tpu"}])
+def test_unknown_choices_are_refused(arguments: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="must be one of"):
+        fastnas.accelerate(stock.MixedOp(C, 1), **arguments)
+
+
+@pytest.mark.parametrize("style", [foreign_networks.Darts, foreign_networks.PCDarts])
+def test_twenty_steps_from_one_seed(style: type[nn.Module], one_thread: None, unmeasured: None) -> None:
+    networks = pair(style())
+    fastnas.accelerate(networks[1], example_inputs=torch.randn(2, 3, 8, 8).double(), strict=True)
+    losses, alphas = [], []
+    for network in networks:
+        torch.manual_seed(1)
+        arch = [*network.alphas, *getattr(network, "betas", [])]
+        sgd = torch.optim.SGD(network.parameters(), 0.025, momentum=0.9, weight_decay=3e-4)
+        adam = torch.optim.Adam(arch, 3e-3, betas=(0.5, 0.999))
+        for _ in range(20):
+            images, labels = torch.randn(4, 3, 8, 8).double(), torch.randint(foreign_networks.CLASSES, (4,))
+            for optimiser in (adam, sgd):
+                optimiser.zero_grad()
+                loss = F.cross_entropy(network(images), labels)
+                loss.backward()
+                optimiser.step()
+            losses.append(loss.item())
+        alphas.append(arch)
+    torch.testing.assert_close(losses[:20], losses[20:], rtol=TOLERANCE, atol=TOLERANCE)
+    for a, b in zip(*alphas, strict=True):
+        torch.testing.assert_close(a, b, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+def test_importing_fastnas_does_not_import_torch() -> None:
+    code = "import sys, fastnas; assert 'torch' not in sys.modules; fastnas.accelerate; assert 'torch' in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
