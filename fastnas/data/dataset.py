@@ -47,6 +47,17 @@ class TensorSplit(ImageSplit):
         return self.images[chosen], self.labels[chosen]
 
 
+class Selection(ImageSplit):
+    """Some images of a split: `indices` (n,), int64, say which."""
+
+    def __init__(self, split: ImageSplit, indices: Tensor) -> None:
+        self._split, self._indices = split, indices
+        self.labels, self.in_memory = split.labels[indices], split.in_memory
+
+    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
+        return self._split.__getitems__(self._indices[indices].tolist())
+
+
 @dataclass(frozen=True)
 class ImageData:
     """A data set for classification.

@@ -76,7 +76,7 @@ def load(path: str | os.PathLike[str], kind: type[Any] = Genotype) -> Any:
     if len(content) > MAX_BYTES:
         raise GenotypeError(f"{path}: expected a genotype file, got one of more than {MAX_BYTES} bytes")
     try:
-        return _parse(json.loads(content.decode("utf-8")), kind)
+        return parse(json.loads(content.decode("utf-8")), kind)
     except GenotypeError as error:
         raise GenotypeError(f"{path}: {error}") from None
     except UnicodeDecodeError as error:
@@ -87,7 +87,12 @@ def load(path: str | os.PathLike[str], kind: type[Any] = Genotype) -> Any:
         raise GenotypeError(f"{path}: expected JSON, got other text ({error})") from None
 
 
-def _parse(data: Any, kind: type[AnyGenotype]) -> AnyGenotype:
+def parse(data: Any, kind: type[AnyGenotype]) -> AnyGenotype:
+    """The genotype that the content of a file, as Python's `json` reads it, stands for.
+
+    Raises:
+        GenotypeError: it stands for none of this kind; the message names the place.
+    """
     if not isinstance(data, dict):
         raise GenotypeError(f"expected an object, got {_kind(data)}")
     for key, expected in _header(kind).items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from fastnas.genotype.genotype import INPUTS, SCALES, AutoDeepLabGenotype, CellGenotype
+from fastnas.genotype.genotype import INPUTS, SCALES, AutoDeepLabGenotype, CellGenotype, Genotype
 
 EDGES_PER_NODE = 2
 
@@ -21,6 +21,22 @@ def random_cell(generator: random.Random, candidates: Sequence[str], steps: int)
         for step in range(steps)
     )
     return CellGenotype(nodes, tuple(range(INPUTS, INPUTS + steps)))
+
+
+def random_darts(seed: int, candidates: Sequence[str], count: int = 1, steps: int = 4) -> list[Genotype]:
+    """Pairs of cells, each choice uniform; with one seed the first ones are the same whatever `count` is.
+
+    Args:
+        seed: another seed gives other architectures.
+        candidates: names of operations; `none` is left out.
+        count: how many.
+        steps: nodes of a cell.
+    """
+    generator = random.Random(seed)
+    return [
+        Genotype(random_cell(generator, candidates, steps), random_cell(generator, candidates, steps))
+        for _ in range(count)
+    ]
 
 
 def random_auto_deeplab(seed: int, candidates: Sequence[str], layers: int = 12, steps: int = 5) -> AutoDeepLabGenotype:

@@ -3,7 +3,9 @@
 from fastnas.nn.auto_deeplab import AutoDeepLabNetwork
 from fastnas.nn.auto_deeplab_supernet import AutoDeepLabSupernet
 from fastnas.nn.derived import DartsNetwork
+from fastnas.nn.gdas import GdasSupernet
 from fastnas.nn.mixed import Cell, MixedOp
+from fastnas.nn.pc_darts import PCDartsSupernet
 from fastnas.nn.supernet import DartsSupernet
 from fastnas.nn.trellis import TrellisCell
 
@@ -13,6 +15,8 @@ __all__ = [
     "Cell",
     "DartsNetwork",
     "DartsSupernet",
+    "GdasSupernet",
     "MixedOp",
+    "PCDartsSupernet",
     "TrellisCell",
 ]

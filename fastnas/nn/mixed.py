@@ -48,6 +48,12 @@ class MixedOp(nn.Module):
         return self._fused([x], weights)
 
 
+def preprocessing(reduction_prev: bool) -> list[Edge]:
+    """The edges that bring a cell's two inputs, states 0 and 1, to its channels, states 2 and 3."""
+    first = Edge(0, 2, 2, ("factorized_reduce",)) if reduction_prev else Edge(0, 2, 1, ("relu_conv_bn",))
+    return [first, Edge(1, 3, 1, ("relu_conv_bn",))]
+
+
 class Cell(nn.Module):
     """A cell of `steps` nodes, each the sum of the edges from all states before it; the output is their concatenation.
 
@@ -86,8 +92,7 @@ class Cell(nn.Module):
         self._ops = nn.ModuleList(edges)
         # The operator's states: the two inputs, the two preprocessed ones, the nodes.
         graph = [
-            Edge(0, 2, 2 if reduction_prev else 1, ("factorized_reduce" if reduction_prev else "relu_conv_bn",)),
-            Edge(1, 3, 1, ("relu_conv_bn",)),
+            *preprocessing(reduction_prev),
             *(Edge(source + 2, target + 2, stride, tuple(candidates)) for source, target, stride in wires),
         ]
         modules = [self.preprocess0, self.preprocess1, *(op for mixed in edges for op in mixed._ops)]

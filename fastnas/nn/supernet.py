@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,11 @@ STEPS = 4
 EDGES = sum(2 + i for i in range(STEPS))
 
 
+def edge_softmax(alphas: Tensor) -> Tensor:
+    """Softmax over the candidates of each edge, the last dimension (DARTS, equation 2)."""
+    return F.softmax(alphas, -1)
+
+
 class DartsSupernet(nn.Module):
     """The search network of DARTS (Liu et al., ICLR 2019), with the structure and parameter names of the authors' code.
 
@@ -30,6 +35,7 @@ class DartsSupernet(nn.Module):
         num_classes, in_channels: of the data.
         memory: "fast" or "lean", see `fastnas.ops.mixed_cell`.
         backend: "auto", "cpu" or "reference".
+        relaxation: makes the candidates' weights of α (14, 8); DARTS' is the softmax over each edge.
 
     Raises:
         ValueError: a number below 1.
@@ -45,8 +51,10 @@ class DartsSupernet(nn.Module):
         in_channels: int = 3,
         memory: str = "fast",
         backend: str = "auto",
+        relaxation: Callable[[Tensor], Tensor] = edge_softmax,
     ) -> None:
         super().__init__()
+        self.relaxation = relaxation
         sizes = {"channels": channels, "layers": layers, "num_classes": num_classes, "in_channels": in_channels}
         for name, value in sizes.items():
             if value < 1:
@@ -78,12 +86,21 @@ class DartsSupernet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, num_classes) of images (N, in_channels, H, W)."""
-        normal, reduce = (F.softmax(alphas, -1) for alphas in (self.alphas_normal, self.alphas_reduce))
+        normal, reduce = self.mixtures()
         s0 = s1 = self.stem(x)
         for cell in self.cells:
-            s0, s1 = s1, cell(s0, s1, reduce if cell.reduction else normal)
+            s0, s1 = s1, cell(s0, s1, *(reduce if cell.reduction else normal))
         logits: Tensor = self.classifier(s1.mean((2, 3)))
         return logits
+
+    def mixtures(self) -> list[tuple[Any, ...]]:
+        """What normal and reduction cells take beside their inputs: the candidates' weights, (14, 8)."""
+        return [(self.relaxation(alphas),) for alphas in (self.alphas_normal, self.alphas_reduce)]
+
+    def strengths(self) -> list[Tensor]:
+        """How strong each candidate is in normal and reduction cells, (14, 8): what `genotype` compares."""
+        with torch.no_grad():
+            return [self.relaxation(alphas) for alphas in (self.alphas_normal, self.alphas_reduce)]
 
     def arch_parameters(self) -> list[nn.Parameter]:
         """α of normal and reduction cells, each (14, 8), before softmax."""
@@ -96,5 +113,5 @@ class DartsSupernet(nn.Module):
 
     def genotype(self) -> Genotype:
         """The architecture that α stands for now, by the paper's rule (§2.4)."""
-        normal, reduce = (F.softmax(alphas.detach(), -1).tolist() for alphas in self.arch_parameters())
+        normal, reduce = (strength.tolist() for strength in self.strengths())
         return decode_darts(normal, reduce, DARTS_CANDIDATES, STEPS)
