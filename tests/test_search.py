@@ -125,7 +125,7 @@ def test_history_has_one_complete_row_an_epoch(finished: Path) -> None:
 
 def test_the_history_holds_alpha_exactly(data: Path, tmp_path: Path) -> None:
     genotype = search(search_config(data, epochs=1), tmp_path / "run")
-    assert decode(rows(tmp_path / "run")[-1]["alpha"]) == genotype
+    assert decode(rows(tmp_path / "run")[-1]) == genotype
     trained = task(data, epochs=1)
     row = trained.train_epoch(0, lambda *_: None)
     for cell, alpha in zip(("normal", "reduce"), trained.network.arch_parameters(), strict=True):
@@ -226,7 +226,7 @@ def alpha_with(name: str, edges: int) -> torch.Tensor:
 def test_skips_dominate(name: str, edges: int, expected: bool) -> None:
     alpha = alpha_with(name, edges)
     table = alpha.tolist()
-    assert skips_dominate(alpha, decode({"normal": table, "reduce": table}).normal) is expected
+    assert skips_dominate(alpha, decode({"alpha": {"normal": table, "reduce": table}}).normal) is expected
 
 
 def shown(epochs: int, play: Callable[[Display], None]) -> str:

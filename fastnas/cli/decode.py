@@ -16,14 +16,18 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Print the architecture that a search found.")
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--epoch", type=click.IntRange(min=1), help="Decode α as it was after this epoch; without it the last.")
+@click.option(
+    "--epoch",
+    type=click.IntRange(min=1),
+    help="Decode α as it was after this epoch; without it the last, or the one that the search kept.",
+)
 def decode(run: Path, epoch: int | None) -> None:
     """Print the architecture that the search in RUN found, and write it to genotype.json.
 
     With --epoch, to genotype-EPOCH.json: an earlier epoch can be better if skip connections took over later.
     """
     from fastnas.genotype import Genotype, dumps
-    from fastnas.search.alphas import decode_row
+    from fastnas.search.alphas import decode_row, kept_row
     from fastnas.search.files import write_atomically
     from fastnas.search.lock import locked
     from fastnas.search.run import read_history
@@ -33,7 +37,7 @@ def decode(run: Path, epoch: int | None) -> None:
         raise UserError(f"{run} holds a run of 'fastnas {command}', expected one of 'fastnas search'")
     if epoch is not None and epoch > len(history):
         raise UserError(f"--epoch is {epoch}, but {run} has {len(history)} epochs")
-    genotype = decode_row(history[(epoch or 0) - 1])
+    genotype = decode_row(kept_row(history) if epoch is None else history[epoch - 1])
     path = run / ("genotype.json" if epoch is None else f"genotype-{epoch}.json")
     with locked(run):
         write_atomically(path, dumps(genotype).encode())

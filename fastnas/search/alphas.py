@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from fastnas.genotype import AutoDeepLabGenotype, CellGenotype, Genotype, decode_auto_deeplab, decode_darts
+from fastnas.genotype.file import parse
 from fastnas.nn.supernet import STEPS
 from fastnas.ops import DARTS_CANDIDATES
 
+if TYPE_CHECKING:
+    from fastnas.nn import DartsSupernet
+
 SKIP = "skip_connect"
+CELLS = ("normal", "reduce")
 
 ADVICE = (
     "Skip connections are taking over the cell, the collapse that first-order DARTS is known for: "
@@ -23,12 +28,17 @@ ADVICE = (
 )
 
 
-def alpha_row(alphas: Sequence[Tensor]) -> dict[str, Any]:
-    """What the history keeps of α, of normal and reduction cells: its values and what they say."""
-    normal, reduce = (_short(alpha) for alpha in alphas)
-    row = {"alpha_entropy": sum(entropy(alpha) for alpha in alphas) / len(alphas)}
-    alpha = {"normal": normal, "reduce": reduce}
-    return {**row, "skips_dominate": skips_dominate(alphas[0], decode(alpha).normal), "alpha": alpha}
+def alpha_row(network: DartsSupernet) -> dict[str, Any]:
+    """What the history keeps of α: its values and what they say.
+
+    `strength` are the tables that decoding compares, where they are not the softmax of α.
+    """
+    alphas, strengths = (network.alphas_normal, network.alphas_reduce), network.strengths()
+    row: dict[str, Any] = {"alpha": dict(zip(CELLS, map(_short, alphas), strict=True))}
+    if not all(torch.equal(s, alpha.detach().softmax(-1)) for s, alpha in zip(strengths, alphas, strict=True)):
+        row["strength"] = dict(zip(CELLS, map(_short, strengths), strict=True))
+    skips = skips_dominate(alphas[0], decode(row).normal)
+    return {"alpha_entropy": sum(map(entropy, alphas)) / len(alphas), "skips_dominate": skips, **row}
 
 
 def trellis_row(alphas: Tensor, betas: Tensor) -> dict[str, Any]:
@@ -50,10 +60,25 @@ def entropy(alpha: Tensor) -> float:
     return float(per_edge.mean()) / math.log(alpha.shape[-1])
 
 
-def decode(alpha: dict[str, list[list[float]]]) -> Genotype:
-    """The genotype of a history row's α, the same as that of the supernet at that epoch."""
-    normal, reduce = (torch.tensor(alpha[cell]).softmax(-1).tolist() for cell in ("normal", "reduce"))
+def strengths(row: dict[str, Any]) -> dict[str, Tensor]:
+    """How strong each candidate of each edge was at a history row, (edges, candidates), for each kind of cell."""
+    if "strength" in row:
+        return {cell: torch.tensor(table) for cell, table in row["strength"].items()}
+    return {cell: torch.tensor(alpha).softmax(-1) for cell, alpha in row["alpha"].items()}
+
+
+def decode(row: dict[str, Any]) -> Genotype:
+    """The genotype of a history row, the same as that of the supernet at that epoch, or the one that it holds."""
+    if "genotype" in row:
+        return parse(row["genotype"], Genotype)
+    normal, reduce = (strengths(row)[cell].tolist() for cell in CELLS)
     return decode_darts(normal, reduce, DARTS_CANDIDATES, STEPS)
+
+
+def kept_row(history: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The row whose genotype a run stands for: the last one, or the one that it names (`kept_epoch`)."""
+    last = history[-1]
+    return history[last["kept_epoch"] - 1] if "kept_epoch" in last else last
 
 
 def decode_trellis(row: dict[str, Any]) -> AutoDeepLabGenotype:
@@ -65,7 +90,7 @@ def decode_trellis(row: dict[str, Any]) -> AutoDeepLabGenotype:
 
 def decode_row(row: dict[str, Any]) -> Genotype | AutoDeepLabGenotype:
     """The genotype of a history row of either search."""
-    return decode_trellis(row) if "beta" in row else decode(row["alpha"])
+    return decode_trellis(row) if "beta" in row else decode(row)
 
 
 def skips_dominate(alpha: Tensor, cell: CellGenotype) -> bool:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn, optim
 
@@ -40,7 +41,7 @@ class BilevelSearch:
     """
 
     def __init__(self, strategy: Darts[Any], network: DartsSupernet, data: ImageData, config: SearchConfig) -> None:
-        self.strategy, self.network = strategy, network
+        self.strategy, self.network, self.epoch = strategy, network, 0
         self.weights, self.alphas = network.weight_parameters(), network.arch_parameters()
         self.descent = Descent(self.weights, config, config.epochs)
         self.adam = optim.Adam(self.alphas, config.alpha_lr, _ADAM_BETAS, weight_decay=config.alpha_weight_decay)
@@ -63,16 +64,24 @@ class BilevelSearch:
     def train_epoch(self, epoch: int, report: Report) -> Row:
         """One pass over both halves. `val` are the images that α is trained on."""
         self.network.train()
+        self.epoch = epoch
+        self.strategy.begin_epoch(self, epoch)
+        searches = self.strategy.searches(epoch)
         train, val = Score(), Score()
         row: Row = {"lr": self.descent.lr}
         weight_batches, alpha_batches = (batches.epoch(epoch) for batches in self._batches)
-        for weight_batch, alpha_batch in zip(weight_batches, alpha_batches, strict=False):
-            self.alpha_step(alpha_batch, weight_batch, val)
+        for _, weight_batch in zip(range(self.steps), weight_batches, strict=False):
+            images, figures = len(weight_batch[1]), {}
+            if searches:
+                alpha_batch = next(alpha_batches)
+                self.alpha_step(alpha_batch, weight_batch, val)
+                images += len(alpha_batch[1])
+                figures = val.figures("val")
             self.weight_step(weight_batch, train)
-            figures = train.figures("train") | val.figures("val")
-            report(len(weight_batch[1]) + len(alpha_batch[1]), figures)
+            figures = train.figures("train") | figures
+            report(images, figures)
         self.descent.end_epoch()
-        return {**row, **figures, **alpha_row(self.alphas)}
+        return {**row, **figures, **alpha_row(self.network)}
 
     def alpha_step(self, val: Batch, train: Batch, score: Score) -> None:
         """A step of Adam on α along the strategy's gradient; `train` is the batch of the weights' next step."""
@@ -81,19 +90,22 @@ class BilevelSearch:
         self.adam.step()
 
     def alpha_loss(self, batch: Batch, score: Score) -> Tensor:
-        """The loss that α descends, without a graph to the weights."""
-        with frozen(self.weights):
-            logits = self.network(batch[0])
-        score.add(logits, batch[1])
-        return F.cross_entropy(logits, batch[1])
+        """The loss that α descends: cross entropy and the strategy's penalty."""
+        alphas: list[Tensor] = [self.network.alphas_normal, self.network.alphas_reduce]
+        return self.loss(batch, score) + self.strategy.penalty(alphas, self.epoch)
 
     def weight_step(self, batch: Batch, score: Score) -> None:
         """A step of SGD on the weights; no gradient of α is computed."""
-        images, labels = batch
         with frozen(self.alphas):
-            logits = self.network(images)
+            self.descent.step(self.loss(batch, score))
+
+    def loss(self, batch: Batch, score: Score | None = None) -> Tensor:
+        """Mean cross entropy of a batch, counted by `score`."""
+        images, labels = batch
+        logits = self.network(images)
+        if score is not None:
             score.add(logits, labels)
-            self.descent.step(F.cross_entropy(logits, labels))
+        return F.cross_entropy(logits, labels)
 
     def state_dict(self) -> dict[str, Any]:
         """The supernet with α, and both optimisers."""
@@ -121,3 +133,16 @@ def frozen(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
     finally:
         for parameter, required in before:
             parameter.requires_grad_(required)
+
+
+@contextmanager
+def shifted(parameters: Sequence[nn.Parameter], direction: Sequence[Tensor], distance: float) -> Iterator[None]:
+    """Moves `parameters` by `distance` times `direction` inside the block, and back to the same bits after it."""
+    before = [parameter.detach().clone() for parameter in parameters]
+    try:
+        with torch.no_grad():
+            torch._foreach_add_(list(parameters), list(direction), alpha=distance)
+        yield
+    finally:
+        with torch.no_grad():
+            torch._foreach_copy_(list(parameters), before)

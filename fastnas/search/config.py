@@ -87,6 +87,12 @@ class SearchConfig(StrategyConfig):
     alpha_lr: float = Field(3e-4, gt=0, description="Learning rate of the architecture's Adam.")
     alpha_weight_decay: float = Field(1e-3, ge=0, description="Weight decay of the architecture.")
     cutout: int = Field(0, ge=0, description="Side in pixels of the square cut out of each training image; 0 for none.")
+    skip_patience: int | None = Field(
+        None,
+        ge=1,
+        description="Stop when skip connections have dominated the normal cell for so many epochs in a row, and keep "
+        "what was found before; without it never.",
+    )
     memory: Literal["fast", "lean"] = Field("fast", description="What the fused cells favour.")
     backend: Literal["auto", "cpu", "reference"] = Field("auto", description="What computes them, see 'fastnas info'.")
 

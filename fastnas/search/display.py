@@ -81,8 +81,11 @@ class Display:
             self._titles = titles
         speed = f"{self._images / self._busy:.0f}" if self._busy else ""
         cells = [form.format(row[key]) for key, (_, form) in columns.items()]
-        self._line(f"{row['epoch']}/{self._epochs}", cells, speed)
+        if columns:  # nothing is trained where an architecture is given, or drawn
+            self._line(f"{row['epoch']}/{self._epochs}", cells, speed)
         self._warn(bool(row.get("skips_dominate")))
+        if "stopped" in row:
+            self._console.print(f"Stopped: {row['stopped']}.", highlight=False)
         self._done = row["epoch"]
         self._begin()
 

@@ -17,12 +17,12 @@ from fastnas.errors import UserError
 from fastnas.genotype import Genotype, dumps
 from fastnas.nn import DartsNetwork
 from fastnas.ops import backends
-from fastnas.search.alphas import decode
+from fastnas.search.alphas import decode, kept_row
 from fastnas.search.checkpoint import to_bytes
 from fastnas.search.config import ClassificationConfig, RetrainConfig, RunConfig, SearchConfig, StrategyConfig
 from fastnas.search.display import Display
 from fastnas.search.files import write_atomically
-from fastnas.search.loop import Listener, Task, train
+from fastnas.search.loop import Listener, Task, Verdict, train
 from fastnas.search.performance import Performance
 from fastnas.search.retrain import BestWeights, Retraining
 from fastnas.search.run import GENOTYPE, PERFORMANCE, Row, Run
@@ -55,8 +55,8 @@ def search(config: StrategyConfig, out: Path, resume: bool = False, console: Con
         with reproducible(config):
             task = strategy.task(data)
             run.begin(config, data.describe())
-            history = run_epochs(run, task, strategy.epochs, [], console)
-        genotype = decode(history[-1]["alpha"])
+            history = run_epochs(run, task, strategy.epochs, [], console, strategy.verdict)
+        genotype = decode(kept_row(history))
         write_atomically(out / GENOTYPE, dumps(genotype).encode())
     return genotype
 
@@ -136,10 +136,11 @@ def run_epochs(
     epochs: int,
     listeners: Sequence[Listener],
     console: Console | None,
+    verdict: Verdict = lambda history: {},
 ) -> list[Row]:
     """Trains, shows it on the console and to TensorBoard, notes its performance, and returns the history."""
     display, board = Display(console or Console(), epochs), TensorBoard(run.folder / EVENTS)
-    return train(task, run, epochs, [*listeners, display, board, Performance(run.folder / PERFORMANCE)])
+    return train(task, run, epochs, [*listeners, display, board, Performance(run.folder / PERFORMANCE)], verdict)
 
 
 def check_backend(name: str) -> None:

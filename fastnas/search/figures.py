@@ -19,7 +19,7 @@ from fastnas.genotype import INPUTS, AutoDeepLabGenotype, CellGenotype, Genotype
 from fastnas.genotype.draw import draw_cells
 from fastnas.genotype.trellis import draw_auto_deeplab
 from fastnas.ops import DARTS_CANDIDATES
-from fastnas.search.alphas import decode_row
+from fastnas.search.alphas import decode_row, kept_row, strengths
 from fastnas.search.files import write_atomically
 from fastnas.search.run import GENOTYPE, Row
 
@@ -40,14 +40,17 @@ def draw_run(folder: Path, command: str, history: Sequence[Row]) -> list[tuple[s
     """
     last = history[-1]
     kind = AutoDeepLabGenotype if command.endswith("auto-deeplab") else Genotype
-    genotype = decode_row(last) if "alpha" in last else load(folder / GENOTYPE, kind)
+    kept = kept_row(history)
+    genotype = decode_row(kept) if kept.keys() & {"alpha", "genotype"} else load(folder / GENOTYPE, kind)
     drawn = _draw_genotype(genotype, folder, last.get("beta"))
-    drawn += _write(curves(history), folder / "curves", "Curves")
+    if "train_loss" in last:
+        drawn += _write(curves(history), folder / "curves", "Curves")
     if "alpha" in last:
         cells = {"normal": "Normal cell", "reduce": "Reduction cell", "cell": "Cell"}
+        what = "strength" if "strength" in last else "weight, softmax(α)"
         for cell in last["alpha"]:
-            values = torch.tensor([row["alpha"][cell] for row in history])
-            figure = alpha_figure(values, getattr(genotype, cell), cells[cell])
+            values = torch.stack([strengths(row)[cell] for row in history])
+            figure = alpha_figure(values, getattr(genotype, cell), f"{cells[cell]}: {what} of each candidate")
             drawn += _write(figure, folder / f"alpha-{cell}", f"α, {cell}")
     return drawn
 
@@ -98,23 +101,22 @@ def _curve(axes: Axes, history: Sequence[Row], key: str, **style: str) -> float:
     return min(values, default=0.0)
 
 
-def alpha_figure(alpha: Tensor, cell: CellGenotype, title: str) -> Figure:
+def alpha_figure(weights: Tensor, cell: CellGenotype, title: str) -> Figure:
     """The weights of all candidates over the epochs, one panel for each edge of the cell.
 
     Rows are the nodes, columns what they read, so that the grid is the cell's wiring. Edges that the genotype
     keeps have a frame and the name of their operation.
 
     Args:
-        alpha: (epochs, edges, candidates), before softmax, edges node by node.
-        cell: what the last epoch decodes to.
+        weights: (epochs, edges, candidates), edges node by node.
+        cell: what they decode to.
         title: of the figure.
     """
-    weights = alpha.softmax(-1)
     low, high = float(weights.min()), float(weights.max())
     margin = 0.08 * (high - low) or 0.01
     steps = len(cell.nodes)
     figure = Figure(figsize=(3 + 2 * (steps + 1), 1 + 2 * steps), layout="constrained")
-    figure.suptitle(f"{title}: weight of each candidate, softmax(α), over the epochs", fontsize="x-large")
+    figure.suptitle(f"{title}, over the epochs", fontsize="x-large")
     grid: Any = figure.subplots(steps, steps + 1, squeeze=False, sharex=True, sharey=True)
     edge = 0
     for node in range(steps):

@@ -20,6 +20,10 @@ Report = Callable[[int, Mapping[str, float]], None]
 """Called after each step with the images that went through it and the epoch's figures so far."""
 
 
+Verdict = Callable[[Sequence[Row]], Row]
+"""Says of a history what its last row has to record beside; a row with the key `stopped` is the run's last."""
+
+
 class Task(Protocol):
     """What is trained, and how one epoch of it goes."""
 
@@ -53,8 +57,10 @@ class Listener(Protocol):
         """The run is over, or stopped."""
 
 
-def train(task: Task, run: Run, epochs: int, listeners: Sequence[Listener]) -> list[Row]:
-    """Trains until `epochs` epochs are done, beginning after those that `run` holds already.
+def train(
+    task: Task, run: Run, epochs: int, listeners: Sequence[Listener], verdict: Verdict = lambda history: {}
+) -> list[Row]:
+    """Trains until `epochs` epochs are done or `verdict` stops it, beginning after those that `run` holds already.
 
     Returns:
         The history, one row an epoch.
@@ -78,8 +84,9 @@ def train(task: Task, run: Run, epochs: int, listeners: Sequence[Listener]) -> l
             saved = len(history)
             for listener in listeners:
                 listener.start(history, task.steps)
-            for epoch in range(saved, epochs):
-                row = {"epoch": epoch + 1, **task.train_epoch(epoch, report)}
+            while saved < epochs and not (history and "stopped" in history[-1]):
+                row = {"epoch": saved + 1, **task.train_epoch(saved, report)}
+                row |= verdict([*history, row])
                 for listener in listeners:
                     listener.epoch(row)
                 history.append(row)
@@ -106,6 +113,8 @@ class Descent:
             weight_decay=config.weight_decay,
             fused=True,  # a supernet has more than a thousand small parameters
         )
+        for parameter in self._parameters:  # the fused step takes no mixture of first steps and later ones
+            self._sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         self._schedule = optim.lr_scheduler.CosineAnnealingLR(self._sgd, epochs, config.lr_min)
 
     @property
@@ -119,6 +128,15 @@ class Descent:
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self._parameters, self._clip)
         self._sgd.step()
+
+    @torch.no_grad()
+    def direction(self, gradients: Sequence[Tensor]) -> list[Tensor]:
+        """What a step down these gradients would subtract, over its rate: with momentum and decay, not clipped."""
+        group = self._sgd.param_groups[0]
+        return [
+            gradient + group["weight_decay"] * p + group["momentum"] * self._sgd.state[p]["momentum_buffer"]
+            for p, gradient in zip(self._parameters, gradients, strict=True)
+        ]
 
     def end_epoch(self) -> None:
         """Lowers the learning rate."""

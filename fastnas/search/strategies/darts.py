@@ -8,10 +8,15 @@ from fastnas.search.config import SearchConfig, StrategyConfig
 from fastnas.search.strategies.strategy import Strategy
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
     from fastnas.data import ImageData
     from fastnas.nn import DartsSupernet
     from fastnas.search.bilevel import Batch, BilevelSearch
     from fastnas.search.loop import Score
+    from fastnas.search.run import Row
 
 Config = TypeVar("Config", bound=SearchConfig)
 
@@ -42,6 +47,23 @@ class Darts(Strategy[Config]):
         shape = (config.channels, config.layers, len(data.classes), data.channels)
         return DartsSupernet(*shape, config.memory, config.backend)
 
+    def begin_epoch(self, search: BilevelSearch, epoch: int) -> None:
+        """Sets what depends on the epoch, counted from 0, alone."""
+
+    def searches(self, epoch: int) -> bool:
+        """Whether α is trained in this epoch; otherwise the weights alone are."""
+        return True
+
+    def penalty(self, alphas: list[Tensor], epoch: int) -> Tensor | float:
+        """What α's loss has added to the cross entropy; `alphas` are those of normal and reduction cells, (14, 8)."""
+        return 0.0
+
+    def verdict(self, history: Sequence[Row]) -> Row:
+        """Stops when skip connections have dominated for `skip_patience` epochs."""
+        from fastnas.search.stopping import stopped_by_skips
+
+        return stopped_by_skips(history, self.config.skip_patience) if self.config.skip_patience else {}
+
     def alpha_gradient(self, search: BilevelSearch, val: Batch, train: Batch, score: Score) -> None:
         """Leaves in α's `grad` what a step follows.
 
@@ -51,4 +73,7 @@ class Darts(Strategy[Config]):
             train: those of the weights' half, on which the step of the weights that follows is made.
             score: counts the logits of `val`.
         """
-        search.alpha_loss(val, score).backward()  # type: ignore[no-untyped-call]
+        from fastnas.search.bilevel import frozen
+
+        with frozen(search.weights):
+            search.alpha_loss(val, score).backward()  # type: ignore[no-untyped-call]

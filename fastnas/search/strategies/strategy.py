@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 from fastnas.search.config import StrategyConfig
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from fastnas.data import ImageData
     from fastnas.search.loop import Task
+    from fastnas.search.run import Row
 
 Config = TypeVar("Config", bound=StrategyConfig)
 
@@ -45,3 +48,10 @@ class Strategy(ABC, Generic[Config]):
         Raises:
             UserError: options and images do not fit.
         """
+
+    def verdict(self, history: Sequence[Row]) -> Row:
+        """What the last row of `history` records beside what the task says, see `fastnas.search.loop.Verdict`.
+
+        `kept_epoch` is the number of the epoch whose genotype the run stands for, where that is not the last.
+        """
+        return {}
