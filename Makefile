@@ -38,7 +38,7 @@ demo: $(STAMP)
 
 # Two files of tests side by side, whose threads give way to each other.
 test: $(STAMP)
-	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-cpp:
 	$(MAKE) --no-print-directory -C csrc/tests test

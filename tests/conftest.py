@@ -27,6 +27,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fuzz", type=int, default=30, help="how many random cells are accelerated")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Triton's interpreter takes longest by far: last of all, it would keep one of two processes waiting."""
+    items.sort(key=lambda item: item.path.name != "test_triton.py")
+
+
 def pytest_collection_finish() -> None:
     gc.freeze()  # measurements collect garbage, and need not look at all that is imported each time
 
