@@ -9,6 +9,7 @@ import shutil
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,8 @@ from runs import TINY_OPTIONS, image_folder
 from scenes import segmentation_folder
 
 from fastnas.cli import main
-from fastnas.genotype import INPUTS, Genotype
+from fastnas.genotype import INPUTS, Genotype, load
+from fastnas.genotype.text import cell_text
 from fastnas.ops import DARTS_CANDIDATES
 from fastnas.report.architecture import MOST_FRAMES, frames
 from fastnas.report.entry import read_entries
@@ -45,6 +47,13 @@ def call(*words: str | Path) -> Result:
 def done(result: Result) -> str:
     assert result.exit_code == 0, result.output
     return result.output
+
+
+def slider(html: str, number: int) -> dict[str, Any]:
+    """What the page's script is given for the slider of a run."""
+    found: list[str] = re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', html, re.DOTALL)
+    content: dict[str, Any] = json.loads(found[number])
+    return content
 
 
 def refused(result: Result, *parts: str) -> None:
@@ -148,7 +157,7 @@ def test_a_page_shows_what_the_history_holds(page: Page, runs: dict[str, Path]) 
 
 
 def test_the_slider_has_alpha_and_what_is_kept_of_every_epoch(html: str, runs: dict[str, Path]) -> None:
-    found = json.loads(re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', html, re.DOTALL)[0])
+    found = slider(html, 0)
     rows = [json.loads(line) for line in (runs["search"] / "history.jsonl").read_text().splitlines()]
     assert found["epochs"] == [1, 2, 3]
     for cell in ("normal", "reduce"):
@@ -156,7 +165,7 @@ def test_the_slider_has_alpha_and_what_is_kept_of_every_epoch(html: str, runs: d
         shown = torch.tensor(found["cells"][cell]["weights"]) / 1000
         assert (shown - alpha.softmax(-1)).abs().max() <= 0.00051
     for row, kept in zip(rows, found["cells"]["normal"]["kept"], strict=True):
-        genotype = decode(row["alpha"])
+        genotype = decode(row)
         assert isinstance(genotype, Genotype)
         starts = [sum(INPUTS + i for i in range(node)) for node in range(4)]
         edges = [
@@ -167,8 +176,22 @@ def test_the_slider_has_alpha_and_what_is_kept_of_every_epoch(html: str, runs: d
         assert kept == edges
 
 
+def test_strategies_without_softmax(tmp_path: Path, runs: dict[str, Path]) -> None:
+    html = {}
+    for name, options in (("fair-darts", ()), ("random", ("--samples=2", "--epochs=1"))):
+        out, data = tmp_path / name, runs["search"].parent / "data"
+        done(call("search", "--data", data, "--out", out, *TINY_OPTIONS, f"--strategy={name}", *options))
+        done(call("report", out))
+        html[name] = (out / "report.html").read_text(encoding="utf-8")
+        texts = " ".join(text for _, text in Page(html[name]).texts)
+        assert all(line in texts for line in cell_text(load(out / "genotype.json").normal))
+    rows = [json.loads(line) for line in (tmp_path / "fair-darts" / "history.jsonl").read_text().splitlines()]
+    shown = torch.tensor(slider(html["fair-darts"], 0)["cells"]["normal"]["weights"]) / 1000
+    assert (shown - torch.tensor([row["alpha"]["normal"] for row in rows]).sigmoid()).abs().max() <= 0.00051
+
+
 def test_the_trellis_has_beta_and_the_path_of_every_epoch(html: str, runs: dict[str, Path]) -> None:
-    found = json.loads(re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', html, re.DOTALL)[1])
+    found = slider(html, 1)
     rows = [json.loads(line) for line in (runs["trellis"] / "history.jsonl").read_text().splitlines()]
     assert found["paths"] == [[0, *row["path"]] for row in rows]
     beta = torch.tensor(rows[-1]["beta"])[0, 0, 1:].softmax(-1)  # from the finest scale there is no finer one

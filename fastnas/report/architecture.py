@@ -20,7 +20,7 @@ from fastnas.genotype.text import cell_text
 from fastnas.genotype.trellis import BAND_COLOR, IDLE, trellis_figure
 from fastnas.ops import DARTS_CANDIDATES
 from fastnas.report.entry import Entry
-from fastnas.search.alphas import decode_row
+from fastnas.search.alphas import decode_row, strengths
 
 MOST_FRAMES = 200  # epochs that the slider has, spread over those of a longer search
 SHADE = 0.375  # the least weight that has the darkest colour: three times that of eight candidates alike
@@ -62,7 +62,7 @@ def drawings(entry: Entry) -> list[dict[str, Any]]:
 
 
 def frames(entry: Entry) -> dict[str, Any] | None:
-    """What the slider shows: for each of its epochs softmax(α) in thousandths, the kept operations, β and the path.
+    """What the slider shows: for each epoch candidates' strengths in thousandths, the kept operations, β and the path.
 
     None for what has no α: a training, and a search without one.
     """
@@ -74,7 +74,7 @@ def frames(entry: Entry) -> dict[str, Any] | None:
     shown: dict[str, Any] = {"epochs": epochs, "of": count, "cells": {}, "ways": [], "paths": []}
     genotypes = [decode_row(row) for row in rows]
     for name in rows[0]["alpha"]:
-        weights = torch.tensor([row["alpha"][name] for row in rows], dtype=torch.float64).softmax(-1)
+        weights = torch.stack([strengths(row)[name] for row in rows])
         shown["cells"][name] = {
             "title": TITLES[name],
             "weights": (1000 * weights).round().int().tolist(),

@@ -11,12 +11,12 @@ from statistics import median
 from typing import Any
 
 from fastnas.errors import UserError
-from fastnas.genotype import AutoDeepLabGenotype, Genotype, GenotypeError, load
+from fastnas.genotype import AutoDeepLabGenotype, Genotype, GenotypeError
 from fastnas.report.repeat import MODELS, repeat_command
-from fastnas.search.alphas import decode_row
+from fastnas.search.alphas import found_genotype
 from fastnas.search.config import CONFIG, read_config
 from fastnas.search.performance import read_performance
-from fastnas.search.run import GENOTYPE, PERFORMANCE, Record, Row, read_record
+from fastnas.search.run import PERFORMANCE, Record, Row, read_record
 
 MOST = 8  # runs whose colours can be told apart
 RESULT, EVALUATION = "result.json", "evaluation.json"
@@ -122,10 +122,8 @@ def _read(name: str, folder: Path) -> Entry:
         raise UserError(f"{folder} holds a run of 'fastnas {record.command}'; a report tells of {', '.join(MODELS)}")
     if not record.history:
         raise UserError(f"{folder} holds no run with a finished epoch")
-    kind = AutoDeepLabGenotype if record.command.endswith("auto-deeplab") else Genotype
     try:
-        last = record.history[-1]
-        genotype = decode_row(last) if "alpha" in last else load(folder / GENOTYPE, kind)
+        genotype = found_genotype(folder, record.command, record.history)
     except GenotypeError as error:
         raise UserError(str(error)) from error
     return Entry(

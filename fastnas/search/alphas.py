@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from fastnas.genotype import AutoDeepLabGenotype, CellGenotype, Genotype, decode_auto_deeplab, decode_darts
+from fastnas.genotype import AutoDeepLabGenotype, CellGenotype, Genotype, decode_auto_deeplab, decode_darts, load
 from fastnas.genotype.file import parse
 from fastnas.nn.supernet import STEPS
 from fastnas.ops import DARTS_CANDIDATES
+from fastnas.search.run import GENOTYPE
 
 if TYPE_CHECKING:
     from fastnas.nn import DartsSupernet
@@ -91,6 +93,18 @@ def decode_trellis(row: dict[str, Any]) -> AutoDeepLabGenotype:
 def decode_row(row: dict[str, Any]) -> Genotype | AutoDeepLabGenotype:
     """The genotype of a history row of either search."""
     return decode_trellis(row) if "beta" in row else decode(row)
+
+
+def found_genotype(folder: Path, command: str, history: Sequence[dict[str, Any]]) -> Genotype | AutoDeepLabGenotype:
+    """The genotype that the run of `command` in `folder` stands for: what it found so far, or what it trains.
+
+    Raises:
+        GenotypeError: the genotype file of a training cannot be read.
+    """
+    row = kept_row(history)
+    if row.keys() & {"alpha", "genotype"}:
+        return decode_row(row)
+    return load(folder / GENOTYPE, AutoDeepLabGenotype if command.endswith("auto-deeplab") else Genotype)
 
 
 def skips_dominate(alpha: Tensor, cell: CellGenotype) -> bool:

@@ -15,13 +15,13 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from torch import Tensor
 
 from fastnas.errors import UserError
-from fastnas.genotype import INPUTS, AutoDeepLabGenotype, CellGenotype, Genotype, load
+from fastnas.genotype import INPUTS, AutoDeepLabGenotype, CellGenotype, Genotype
 from fastnas.genotype.draw import draw_cells
 from fastnas.genotype.trellis import draw_auto_deeplab
 from fastnas.ops import DARTS_CANDIDATES
-from fastnas.search.alphas import decode_row, kept_row, strengths
+from fastnas.search.alphas import found_genotype, strengths
 from fastnas.search.files import write_atomically
-from fastnas.search.run import GENOTYPE, Row
+from fastnas.search.run import Row
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart, violet for its yellow; `none` is grey.
 _COLOURS = ("#999999", "#e69f00", "#6a3d9a", "#d55e00", "#0072b2", "#56b4e9", "#009e73", "#cc79a7")
@@ -39,9 +39,7 @@ def draw_run(folder: Path, command: str, history: Sequence[Row]) -> list[tuple[s
         UserError: a file cannot be written.
     """
     last = history[-1]
-    kind = AutoDeepLabGenotype if command.endswith("auto-deeplab") else Genotype
-    kept = kept_row(history)
-    genotype = decode_row(kept) if kept.keys() & {"alpha", "genotype"} else load(folder / GENOTYPE, kind)
+    genotype = found_genotype(folder, command, history)
     drawn = _draw_genotype(genotype, folder, last.get("beta"))
     if "train_loss" in last:
         drawn += _write(curves(history), folder / "curves", "Curves")
