@@ -20,9 +20,11 @@ from fastnas.search import driver, segmentation_driver
 from fastnas.search.config import CONFIG
 from fastnas.search.segmentation_config import TrellisSearchConfig
 
-# A server that has imported PyTorch forks each process, so that it lives for the run alone.
+# A server that has imported PyTorch, and what optimisers import of it, forks each process: it lives for the run alone.
 CONTEXT = get_context("forkserver")
-CONTEXT.set_forkserver_preload(["fastnas.search.segmentation_driver", "torch.utils.tensorboard.summary"])
+CONTEXT.set_forkserver_preload(
+    ["fastnas.search.segmentation_driver", "fastnas.search.bilevel", "torch._dynamo", "torch.utils.tensorboard.summary"]
+)
 
 Run = Callable[[Path, Path, bool], None]
 """Takes a folder with images, the run's folder, and whether to resume."""
@@ -55,11 +57,12 @@ def auto_deeplab(root: Path, out: Path, resume: bool) -> None:
 RUNS: tuple[Run, ...] = (search, retrain, auto_deeplab)
 
 
-def start(run: Run, root: Path, out: Path, die_at: tuple[str, int] | None = None) -> BaseProcess:
+def start(run: Run, root: Path, out: Path, die_at: tuple[str, str, int] | None = None) -> BaseProcess:
     """Starts `run`, or resumes it where it has begun.
 
     Args:
-        die_at: a function of `os` and the call of it, from 1, before which the process kills itself.
+        die_at: a function of `os`, the end of its last argument, and the call with that, from 1, before which the
+            process kills itself.
     """
     process = CONTEXT.Process(target=_go, args=(run, root, out, die_at))
     process.start()
@@ -74,18 +77,18 @@ def ended(process: BaseProcess) -> bool:
     return process.exitcode == 0
 
 
-def _go(run: Run, root: Path, out: Path, die_at: tuple[str, int] | None) -> None:
+def _go(run: Run, root: Path, out: Path, die_at: tuple[str, str, int] | None) -> None:
     torch.set_num_threads(1)
     if die_at:
         _arm(*die_at)
     run(root, out, (out / CONFIG).exists())
 
 
-def _arm(name: str, call: int) -> None:
+def _arm(name: str, last: str, call: int) -> None:
     function, calls = getattr(os, name), [0]
 
     def deadly(*args: object, **options: object) -> object:
-        calls[0] += 1
+        calls[0] += str(args[-1]).endswith(last)
         if calls[0] == call:
             os.kill(os.getpid(), signal.SIGKILL)
         return function(*args, **options)

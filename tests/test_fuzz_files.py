@@ -18,7 +18,7 @@ def test_a_hundred_files(kind: str, tmp_path: Path) -> None:
 def test_the_watch_sees_code_that_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     command, arguments = Attack().__reduce__()
-    with pytest.raises(AssertionError, match=r"reading it did \['os.system"), watched():
+    with pytest.raises(AssertionError, match=r"reading it did .*os\.system.*touch attacked"), watched():
         command(*arguments)
-    with pytest.raises(AssertionError, match=r"reading it did \['open"), watched():
+    with pytest.raises(AssertionError, match=r"reading it did .*open"), watched():
         (tmp_path / "file").write_text("written")

@@ -48,14 +48,25 @@ def run(whole: Path, tmp_path: Path) -> Path:
 
 def test_a_search_killed_at_every_rename_ends_with_the_same_bits(root: Path, whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    # A new run names the configuration, a checkpoint, the history. One that is resumed names configuration and history
-    # at once; then it keeps the last checkpoint as the previous one, and names a new one.
-    for renames in (1, 3, 4, 5):
-        assert not ended(start(search, root, out, ("replace", renames)))
-        if renames == 4:
-            assert not (out / "checkpoint.pt").exists()
-            assert (out / "checkpoint-previous.pt").exists()
-    assert not ended(start(search, root, out, ("fsync", 3)))
+    deaths = [
+        ("config.json", 1),  # of a run that has nothing yet
+        ("checkpoint.pt", 1),
+        ("history.jsonl", 1),  # after the first checkpoint
+        ("config.json", 1),  # of one that is resumed
+        ("history.jsonl", 1),  # as the checkpoint has it
+        ("log.jsonl", 1),
+        ("checkpoint-previous.pt", 1),
+        ("checkpoint.pt", 1),  # while the one before has its other name
+        ("history.jsonl", 2),
+        ("genotype.json", 1),  # after the last epoch
+    ]
+    for file, call in deaths:
+        assert not ended(start(search, root, out, ("replace", f"/{file}", call)))
+        if (out / "checkpoint-previous.pt").exists():
+            assert (out / "checkpoint.pt").exists() is (file != "checkpoint.pt")
+    written = {path.name for path in whole.rglob("*") if path.is_file() and path.parent.name != "tensorboard"}
+    assert {file for file, _ in deaths} == written - {".lock"}
+    assert not ended(start(search, root, out, ("fsync", "", 3)))
     assert list(out.glob("*.tmp"))
     assert ended(start(search, root, out))
     assert files(out) == files(whole)
@@ -63,8 +74,8 @@ def test_a_search_killed_at_every_rename_ends_with_the_same_bits(root: Path, who
 
 def test_a_training_killed_around_its_best_weights_ends_with_the_same_bits(root: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    for renames in (4, 3):
-        assert not ended(start(retrain, root, out, ("replace", renames)))
+    for file in ("checkpoint.pt", "best.pt"):
+        assert not ended(start(retrain, root, out, ("replace", f"/{file}", 1)))
     for folder in (out, tmp_path / "whole"):
         assert ended(start(retrain, root, folder))
     assert files(out) == files(tmp_path / "whole")
@@ -192,30 +203,22 @@ def at_second_epoch(monkeypatch: pytest.MonkeyPatch, happen: Callable[[], None])
     monkeypatch.setattr(BilevelSearch, "train_epoch", trained)
 
 
+@pytest.mark.parametrize("first", ["tensorboard", "performance", "checkpoint.pt"])
 def test_a_folder_that_is_removed_while_it_is_written(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str
 ) -> None:
     out = tmp_path / "run"
+    if first != "tensorboard":
+        monkeypatch.setattr("fastnas.search.tensorboard.find_spec", lambda name: None)
+    if first == "checkpoint.pt":
+        monkeypatch.setattr("fastnas.search.performance.Performance.epoch", lambda *_: None)
     at_second_epoch(monkeypatch, lambda: shutil.rmtree(out))
     result = call("search", "--data", root / "images", "--out", out, *TINY_OPTIONS)
     assert result.exit_code == 2
     assert result.stderr.startswith(
-        f"fastnas: {out}/tensorboard cannot be written (No such file or directory); the run"
+        f"fastnas: {out}/{first} cannot be written: its folder is gone; the run stops with 1 of 3 epochs saved"
     )
     assert result.stderr.count("\n") == 1
-    assert not out.exists()
-
-
-def test_a_folder_that_is_removed_between_two_files(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out = tmp_path / "run"
-    monkeypatch.setattr("fastnas.search.tensorboard.find_spec", lambda name: None)
-    at_second_epoch(monkeypatch, lambda: shutil.rmtree(out))
-    result = call("search", "--data", root / "images", "--out", out, *TINY_OPTIONS)
-    assert result.stderr.startswith(
-        f"fastnas: {out}/checkpoint.pt cannot be written: its folder is gone; the run stops with 1 of 3 epochs saved"
-    )
     assert not out.exists()
 
 

@@ -151,5 +151,5 @@ def test_a_picture_shows_labels_and_prediction_over_a_legend(tmp_path: Path, cla
 
 def test_a_picture_that_cannot_be_written(tmp_path: Path, data: SegmentationData) -> None:
     image, labels = data.train[0]
-    with pytest.raises(UserError, match=r"missing/0\.png cannot be written \(No such file or directory\)"):
+    with pytest.raises(UserError, match=r"missing/0\.png cannot be written: its folder is gone"):
         write_overlay(tmp_path / "missing" / "0.png", data, image, labels, labels)

@@ -297,7 +297,7 @@ def test_fixed_takes_a_name_or_a_file(small: Path, tmp_path: Path) -> None:
         (["--strategy=fixed"], "--genotype is missing"),
         (["--strategy=fixed", "--genotype=DARTS_V1", "--lr=1"], "--lr is given, but --strategy fixed trains nothing"),
         (["--strategy=fixed", "--genotype=/no/such"], "--genotype: /no/such: expected a genotype file"),
-        (["--strategy=pc-darts", "--channels=6"], "--channels is 6: input should be a multiple of 4"),
+        (["--strategy=pc-darts", "--channels=6"], "--channels is 6; expected a multiple of 4"),
         (
             ["--strategy=gdas", "--temperature=0.01"],
             "--temperature-min is 0.1, more than --temperature, 0.01",

@@ -1,4 +1,4 @@
-"""Files that are either the old or the new ones, whatever happens while they are written."""
+"""Files that are either the old or the new ones, whatever happens while they are written; and records that grow."""
 
 from __future__ import annotations
 
@@ -29,12 +29,29 @@ def write_atomically(path: Path, content: bytes, before: Path | None = None) -> 
         os.replace(temporary, path)
         _sync(path.parent)
     except OSError as error:
-        if not path.parent.exists():
-            raise WriteError(f"{path} cannot be written: its folder is gone") from error
-        raise WriteError(f"{path} cannot be written ({error.strerror}); what was there before is unchanged") from error
+        raise _refusal(path, error, "; what was there before is unchanged") from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def append(path: Path, content: bytes) -> None:
+    """Adds to a file whose folder, which is its own, is made if it is missing; not synced, so a crash may tear it.
+
+    Raises:
+        WriteError: it cannot be written, and names the folder.
+    """
+    try:
+        path.parent.mkdir(exist_ok=True)
+        with path.open("ab") as file:
+            file.write(content)
+    except OSError as error:
+        raise _refusal(path.parent, error) from error
+
+
+def _refusal(path: Path, error: OSError, state: str = "") -> WriteError:
+    gone = not path.parent.exists()
+    return WriteError(f"{path} cannot be written" + (": its folder is gone" if gone else f" ({error.strerror}){state}"))
 
 
 def _sync(folder: Path) -> None:

@@ -14,7 +14,7 @@ import torch
 
 from fastnas import __version__
 from fastnas.errors import UserError
-from fastnas.search.files import write_atomically
+from fastnas.search.files import append, write_atomically
 from fastnas.search.run import Row
 
 FILE = "log.jsonl"
@@ -67,13 +67,8 @@ class Performance:
         self._images, self._busy, self._since = 0, 0.0, time.perf_counter()
 
     def _write(self, line: dict[str, Any]) -> None:
-        # Not synced: a line that a crash tears is left out by the reader, and costs no more than that.
-        try:
-            self._path.parent.mkdir(exist_ok=True)
-            with open(self._path, "a", encoding="utf-8") as file:
-                file.write(f"{json.dumps(line)}\n")
-        except OSError as error:
-            raise UserError(f"{self._path} cannot be written: {error.strerror}") from error
+        # A line that a crash tears is left out by the reader, and costs no more than that.
+        append(self._path, f"{json.dumps(line)}\n".encode())
 
 
 def environment() -> dict[str, Any]:

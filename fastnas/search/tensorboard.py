@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastnas.errors import WriteError
+from fastnas.search.files import append
 from fastnas.search.run import Row
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class TensorBoard:
 
     def __init__(self, folder: Path) -> None:
         # TensorBoard reads files in the order of their names.
-        self._folder, self._file = folder, folder / f"events.out.tfevents.{time.time_ns()}.{os.getpid()}"
+        self._file = folder / f"events.out.tfevents.{time.time_ns()}.{os.getpid()}"
         self._installed = find_spec("tensorboard") is not None
 
     def start(self, history: Sequence[Row], steps: int) -> None:
@@ -68,9 +68,4 @@ class TensorBoard:
         writer = RecordWriter(records)
         for event in events:
             writer.write(event.SerializeToString())
-        try:
-            self._folder.mkdir(exist_ok=True)
-            with self._file.open("ab") as file:
-                file.write(records.getvalue())
-        except OSError as error:
-            raise WriteError(f"{self._folder} cannot be written ({error.strerror})") from error
+        append(self._file, records.getvalue())
