@@ -106,8 +106,8 @@ def train_baseline(parameters: int, config: TrellisRetrainConfig, out: Path) -> 
     run = Run(out, "retrain auto-deeplab")
     config = settle(run.check(config, (out / "config.json").exists()))
     data = load_segmentation(config.data, config.scale)
-    with reproducible(config):
-        network = EncoderDecoder.of_size(parameters, len(data.classes))
+    with reproducible(config) as device:
+        network = EncoderDecoder.of_size(parameters, len(data.classes)).to(device)
         task = AutoDeepLabRetraining(network, data, config)
         run.begin(config, data.describe())
         history = run_epochs(run, task, config.epochs, [], None)

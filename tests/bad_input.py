@@ -420,6 +420,10 @@ says(
 
 for option, sentence in (
     ("--backend=tpu", "'--backend': 'tpu' is not one of"),
+    ("--device=gpu", "--device is 'gpu', expected auto, cpu, cuda or cuda:NUMBER"),
+    ("--device=cuda:x", "--device is 'cuda:x', expected auto, cpu, cuda or cuda:NUMBER"),
+    ("--device=cuda:9999", "--device is cuda:9999, but "),
+    ("--device=cpu --backend=cuda", "backend 'cuda' cannot run: it computes on CUDA tensors, got one on cpu"),
     ("--threads=0", "'--threads': 0 is not in the range x>=1"),
 ):
     says("devices", option, f"search --data {{data}} --out {{out}} {option}", sentence)

@@ -24,7 +24,10 @@ from fastnas.cli.text import results
 )
 @click.option("--mirror", is_flag=True, help="See every image left to right, too.")
 @click.option("--pictures", type=click.IntRange(min=0), default=4, show_default=True, help="Images to draw.")
-def evaluate(run: Path, weights: str, scales: tuple[float, ...], mirror: bool, pictures: int) -> None:
+@click.option("--device", help="What it computes on: auto, cpu, cuda or cuda:1; without it that of the training.")
+def evaluate(
+    run: Path, weights: str, scales: tuple[float, ...], mirror: bool, pictures: int, device: str | None
+) -> None:
     """Measure the segmentation network trained in RUN on its validation images.
 
     Prints the intersection over union of every class and their mean, writes them to evaluation.json, and draws
@@ -39,7 +42,7 @@ def evaluate(run: Path, weights: str, scales: tuple[float, ...], mirror: bool, p
 
     from fastnas.search.evaluation import evaluate as measure
 
-    found = measure(run, weights, scales, mirror, pictures)
+    found = measure(run, weights, scales, mirror, pictures, device)
     table = Table("class", "IOU")
     for name, iou in found["iou"].items():
         table.add_row(name, "-" if iou is None else f"{iou:.1%}")

@@ -79,6 +79,8 @@ class AutoDeepLabSupernet(nn.Module):
         edges = sum(2 + step for step in range(steps))
         self.alphas = nn.Parameter(1e-3 * torch.randn(edges, len(DARTS_CANDIDATES)))
         self.betas = nn.Parameter(1e-3 * torch.randn(layers, SCALES, 3))
+        self._outside: Tensor
+        self.register_buffer("_outside", _ways_outside(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of every pixel."""
@@ -119,9 +121,13 @@ class AutoDeepLabSupernet(nn.Module):
 
     def _probabilities(self) -> Tensor:
         """β (layers, 4, 3), normalised over the ways that leave a scale inside the trellis."""
-        level, way = torch.meshgrid(torch.arange(SCALES), torch.arange(-1, 2), indexing="ij")
-        outside = (level + way < 0) | (level + way >= SCALES)
-        return F.softmax(self.betas.masked_fill(outside.to(self.betas.device), -torch.inf), -1)
+        return F.softmax(self.betas.masked_fill(self._outside, -torch.inf), -1)
+
+
+def _ways_outside() -> Tensor:
+    """Which ways down, on and up, (4, 3), leave the trellis."""
+    level, way = torch.meshgrid(torch.arange(SCALES), torch.arange(-1, 2), indexing="ij")
+    return (level + way < 0) | (level + way >= SCALES)
 
 
 def _stem(in_channels: int, channels: int, stride: int) -> nn.Sequential:

@@ -38,6 +38,8 @@ class Described:
             self._module: _Darts | _AutoDeepLab = (_AutoDeepLab if self._pixels else _Darts)(**sizes)  # type: ignore[arg-type]
         for name, p in self._module.named_parameters(recurse=False):  # small: real ones are faster than described
             setattr(self._module, name, nn.Parameter(torch.zeros(p.shape)))
+        for name, b in self._module.named_buffers(recurse=False):
+            setattr(self._module, name, torch.zeros_like(b, device="cpu"))
         self._channels = sizes.get("in_channels", 3)
         self.cells: list[PlannedCell] = [cast("Any", cell)._fused for cell in self._module.cells]
         self.alphas = sum(p.nbytes for p in self._module.arch_parameters())

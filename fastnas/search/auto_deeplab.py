@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn, optim
 
@@ -20,6 +21,7 @@ from fastnas.errors import UserError
 from fastnas.nn import AutoDeepLabSupernet
 from fastnas.search.alphas import trellis_row
 from fastnas.search.bilevel import frozen
+from fastnas.search.device import device_of, on_device
 from fastnas.search.loop import Report
 from fastnas.search.pixel_score import PixelScore
 from fastnas.search.run import Row
@@ -57,7 +59,7 @@ class AutoDeepLabSearch:
             )
         self.descent = StepDescent(self._weights, config, config.epochs * self.steps)
         self.adam = optim.Adam(self._arch, config.arch_lr, _ADAM_BETAS, weight_decay=config.arch_weight_decay)
-        self._loss = PixelLoss(data, config)
+        self._loss = PixelLoss(data, config, device_of(network))
         self._classes = data.classes
 
     @property
@@ -68,16 +70,16 @@ class AutoDeepLabSearch:
     def train_epoch(self, epoch: int, report: Report) -> Row:
         """One pass over the weights' half and, from `arch_start` on, over α's; `val` are the images of the latter."""
         self.network.train()
-        train, val = PixelScore(self._classes), PixelScore(self._classes)
+        device = device_of(self.network)
+        train, val = PixelScore(self._classes, device), PixelScore(self._classes, device)
         searching = epoch >= (self._config.arch_start or 0)
         row: Row = {"lr": self.descent.lr, "arch_trained": searching}
-        weight_batches, arch_batches = (batches.epoch(epoch) for batches in self._batches)
-        figures: dict[str, float] = {}
+        weight_batches, arch_batches = (on_device(batches.epoch(epoch), device) for batches in self._batches)
         for _ in range(self.steps):
             images = self.arch_step(arch_batches, val) if searching else 0
             images += self.weight_step(weight_batches, train)
-            figures = train.figures("train") | (val.figures("val") if searching else {})
-            report(images, figures)
+            report(images, train.running("train") | (val.running("val") if searching else {}))
+        figures = train.figures("train") | (val.figures("val") if searching else {})
         return {**row, **figures, **trellis_row(self.network.alphas, self.network.betas)}
 
     def arch_step(self, batches: Iterator[tuple[Tensor, Tensor]], score: PixelScore) -> int:
@@ -120,8 +122,8 @@ class PixelLoss:
     0 for a batch without any.
     """
 
-    def __init__(self, data: SegmentationData, config: SegmentationConfig) -> None:
-        self._weights = class_weights(data) if config.class_weights else None
+    def __init__(self, data: SegmentationData, config: SegmentationConfig, device: torch.device | str = "cpu") -> None:
+        self._weights = class_weights(data).to(device) if config.class_weights else None
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
         if not bool((labels != IGNORE).any()):

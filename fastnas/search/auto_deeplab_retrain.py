@@ -11,6 +11,7 @@ from fastnas.data.segmentation import SegmentationBatches, SegmentationData, Who
 from fastnas.errors import UserError
 from fastnas.nn import AutoDeepLabNetwork
 from fastnas.search.auto_deeplab import PixelLoss, accumulate, training_augment
+from fastnas.search.device import device_of, on_device
 from fastnas.search.loop import Report
 from fastnas.search.pixel_score import PixelScore
 from fastnas.search.run import Row
@@ -51,7 +52,7 @@ class AutoDeepLabRetraining:
                 f"{len(data.train)} training images of {data.name}"
             )
         self.descent = StepDescent(network.parameters(), config, config.epochs * self.steps)
-        self._loss = PixelLoss(data, config)
+        self._loss = PixelLoss(data, config, device_of(network))
 
     @property
     def steps(self) -> int:
@@ -62,22 +63,24 @@ class AutoDeepLabRetraining:
         """One pass over the training images, then one over the validation images."""
         self.network.train()
         self.network.drop_path = self._config.drop_path * epoch / self._config.epochs
-        score = PixelScore(self._data.classes)
+        device = device_of(self.network)
+        score = PixelScore(self._data.classes, device)
         row: Row = {"lr": self.descent.lr}
-        batches = self._train.epoch(epoch)
+        batches = on_device(self._train.epoch(epoch), device)
         for _ in range(self.steps):
             self.descent.begin()
             count = accumulate(self.network, batches, self._config.accumulate, self._loss, score)
             self.descent.step()
-            report(count, score.figures("train"))
+            report(count, score.running("train"))
         return {**row, **score.figures("train"), **self.validate()}
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """Loss, pixel accuracy and mIOU on the validation images, in evaluation mode."""
         self.network.eval()
-        score = PixelScore(self._data.classes)
-        for images, labels in self._val.epoch(0):
+        device = device_of(self.network)
+        score = PixelScore(self._data.classes, device)
+        for images, labels in on_device(self._val.epoch(0), device):
             logits = self.network(images)
             score.add(logits, labels, self._loss(logits, labels))
         return score.figures("val")

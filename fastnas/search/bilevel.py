@@ -15,6 +15,7 @@ from fastnas.errors import UserError
 from fastnas.nn import DartsSupernet
 from fastnas.search.alphas import alpha_row
 from fastnas.search.config import SearchConfig
+from fastnas.search.device import device_of, find_device, on_device
 from fastnas.search.loop import Descent, Report, Score
 from fastnas.search.run import Row
 
@@ -32,7 +33,8 @@ class BilevelSearch:
 
     Args:
         strategy: what is particular to the search.
-        network: the supernet; a step leaves the `requires_grad` of its parameters as it was.
+        network: the supernet, which goes to the run's device; a step leaves the `requires_grad` of its
+            parameters as it was.
         data: its training images are split into one half for the weights and one for α.
         config: with no option left open, see `fastnas.search.driver.settle`.
 
@@ -41,7 +43,8 @@ class BilevelSearch:
     """
 
     def __init__(self, strategy: Darts[Any], network: DartsSupernet, data: ImageData, config: SearchConfig) -> None:
-        self.strategy, self.network, self.epoch = strategy, network, 0
+        self.strategy, self.epoch = strategy, 0
+        self.network = network.to(find_device(config.device))
         self.weights, self.alphas = network.weight_parameters(), network.arch_parameters()
         self.descent = Descent(self.weights, config, config.epochs)
         self.adam = optim.Adam(self.alphas, config.alpha_lr, _ADAM_BETAS, weight_decay=config.alpha_weight_decay)
@@ -69,7 +72,8 @@ class BilevelSearch:
         searches = self.strategy.searches(epoch)
         train, val = Score(), Score()
         row: Row = {"lr": self.descent.lr}
-        weight_batches, alpha_batches = (batches.epoch(epoch) for batches in self._batches)
+        device = device_of(self.network)
+        weight_batches, alpha_batches = (on_device(batches.epoch(epoch), device) for batches in self._batches)
         for _, weight_batch in zip(range(self.steps), weight_batches, strict=False):
             images, figures = len(weight_batch[1]), {}
             if searches:

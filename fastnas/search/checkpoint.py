@@ -67,7 +67,7 @@ def read_latest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """What `write_checkpoint` wrote. Runs no code that the file may hold.
+    """What `write_checkpoint` wrote, its tensors on the CPU. Runs no code that the file may hold.
 
     Raises:
         DamageError: the file cannot be read, is truncated, damaged, or no checkpoint.
@@ -87,7 +87,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if hashlib.sha256(payload).hexdigest() != header["sha256"]:
         raise DamageError(f"{path} is damaged: its content does not match its checksum")
     try:
-        state: Any = torch.load(io.BytesIO(payload), weights_only=True)
+        state: Any = torch.load(io.BytesIO(payload), "cpu", weights_only=True)
     except Exception as error:  # torch.load raises whatever its parsers do
         raise DamageError(f"{path} cannot be loaded: {first_line(error)}") from error
     if not isinstance(state, dict):

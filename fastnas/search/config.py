@@ -26,6 +26,9 @@ class RunConfig(BaseModel):
     seed: int = Field(
         0, ge=0, le=2**32 - 1, description="Two runs with one seed and as many threads give the same files."
     )
+    device: str = Field(
+        "auto", description="What it computes on: cpu, cuda or cuda:1; auto takes a GPU if there is one."
+    )
     threads: int | None = Field(None, ge=1, description="CPU threads; without it as many as PyTorch takes.")
     workers: int = Field(0, ge=0, description="Processes that read images ahead, where they do not fit into memory.")
     lr: float = Field(0.025, gt=0, description="Learning rate of the weights at the start of its schedule.")
@@ -94,7 +97,9 @@ class SearchConfig(StrategyConfig):
         "what was found before; without it never.",
     )
     memory: Literal["fast", "lean"] = Field("fast", description="What the fused cells favour.")
-    backend: Literal["auto", "cpu", "reference"] = Field("auto", description="What computes them, see 'fastnas info'.")
+    backend: Literal["auto", "triton", "cuda", "cpu", "reference"] = Field(
+        "auto", description="What computes them, see 'fastnas info'."
+    )
 
 
 class RetrainConfig(ClassificationConfig):

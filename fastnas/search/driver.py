@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence, Sized
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -16,10 +16,11 @@ from fastnas.data import ImageData, load_data
 from fastnas.errors import UserError
 from fastnas.genotype import Genotype, dumps
 from fastnas.nn import DartsNetwork
-from fastnas.ops import backends
+from fastnas.ops.backends import BackendError, choose
 from fastnas.search.alphas import decode, kept_row
 from fastnas.search.checkpoint import to_bytes
-from fastnas.search.config import ClassificationConfig, RetrainConfig, RunConfig, SearchConfig, StrategyConfig
+from fastnas.search.config import ClassificationConfig, RetrainConfig, RunConfig, StrategyConfig
+from fastnas.search.device import find_device
 from fastnas.search.display import Display
 from fastnas.search.files import write_atomically
 from fastnas.search.loop import Listener, Task, Verdict, train
@@ -49,8 +50,6 @@ def search(config: StrategyConfig, out: Path, resume: bool = False, console: Con
     """
     with Run(out, "search") as run:
         data, config = _prepare(run, config, resume)
-        if isinstance(config, SearchConfig):
-            check_backend(config.backend)
         strategy = make_strategy(config)
         with reproducible(config):
             task = strategy.task(data)
@@ -82,9 +81,9 @@ def retrain(
     with Run(out, "retrain") as run:
         data, config = _prepare(run, config, resume)
         shape = (config.channels, config.layers, len(data.classes))
-        with reproducible(config):
+        with reproducible(config) as device:
             network = DartsNetwork(genotype, *shape, auxiliary=config.auxiliary, in_channels=data.channels)
-            task = Retraining(network, data, config)
+            task = Retraining(network.to(device), data, config)
             run.begin(config, data.describe() | {"genotype": dumps(genotype)})
             return run_training(run, task, config.epochs, dumps(genotype), data, "val_accuracy", console)
 
@@ -113,19 +112,24 @@ def settle(config: Config, data: ImageData) -> Config:
 
 def _prepare(run: Run, config: Config, resume: bool) -> tuple[ImageData, Config]:
     config = run.check(config, resume)
+    check_device(config)
     data = load_data(config.data, config.image_size)
     return data, settle(config, data)
 
 
 @contextmanager
-def reproducible(config: RunConfig) -> Iterator[None]:
-    """Seeds PyTorch and sets its threads, and restores both: the caller's program goes on as before."""
-    threads = torch.get_num_threads()
-    with torch.random.fork_rng(devices=[]):
+def reproducible(config: RunConfig) -> Iterator[torch.device]:
+    """Seeds PyTorch, sets its threads and its GPU, and restores all: the caller's program goes on as before.
+
+    Yields the device to compute on.
+    """
+    threads, device = torch.get_num_threads(), find_device(config.device)
+    gpus = [device] if device.type == "cuda" else []
+    with torch.cuda.device(device) if gpus else nullcontext(), torch.random.fork_rng(gpus):
         torch.manual_seed(config.seed)
         torch.set_num_threads(config.threads or threads)
         try:
-            yield
+            yield device
         finally:
             torch.set_num_threads(threads)
 
@@ -143,15 +147,17 @@ def run_epochs(
     return train(task, run, epochs, [*listeners, display, board, Performance(run.folder / PERFORMANCE)], verdict)
 
 
-def check_backend(name: str) -> None:
-    """Refuses a backend that cannot run here.
+def check_device(config: RunConfig) -> None:
+    """Refuses a device that is not here, and a search's backend that cannot run on it.
 
     Raises:
         UserError: the message says why.
     """
-    for backend in backends():
-        if backend.name == name and not backend.available:
-            raise UserError(f"backend {name} cannot run: {backend.reason}; 'fastnas info' lists those that can")
+    device = find_device(config.device)
+    try:
+        choose(getattr(config, "backend", "reference"), torch.empty(0, device=device))
+    except BackendError as error:
+        raise UserError(f"{error}; 'fastnas info' lists those that can") from error
 
 
 class Training(Task, Protocol):

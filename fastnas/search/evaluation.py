@@ -17,7 +17,8 @@ from fastnas.genotype import AutoDeepLabGenotype, GenotypeError, load
 from fastnas.nn import AutoDeepLabNetwork
 from fastnas.search import segmentation_eval
 from fastnas.search.config import CONFIG, make_config, read_config
-from fastnas.search.driver import reproducible
+from fastnas.search.device import device_of
+from fastnas.search.driver import check_device, reproducible
 from fastnas.search.files import write_atomically
 from fastnas.search.lock import locked
 from fastnas.search.overlay import write_overlay
@@ -29,7 +30,12 @@ EVALUATION = "evaluation.json"
 
 
 def evaluate(
-    folder: Path, weights: str = "best", scales: Sequence[float] = (1.0,), mirror: bool = False, pictures: int = 0
+    folder: Path,
+    weights: str = "best",
+    scales: Sequence[float] = (1.0,),
+    mirror: bool = False,
+    pictures: int = 0,
+    device: str | None = None,
 ) -> dict[str, Any]:
     """Measures the network that `retrain` trained in `folder` on its validation images.
 
@@ -38,16 +44,19 @@ def evaluate(
         weights: "best" or "last".
         scales, mirror: see `fastnas.search.segmentation_eval.predict`.
         pictures: how many images to draw, spread over the set.
+        device: see `fastnas.search.device.find_device`; None for that of the training.
 
     Returns:
         The content of evaluation.json, which is written into `folder`: `miou`, `pixel_accuracy`, `iou` of every class
         (None where it is neither labelled nor predicted), and the paths of the pictures.
 
     Raises:
-        UserError: `folder` holds no such training, its weights are damaged, the images have changed, or another
-            process is at it.
+        UserError: `folder` holds no such training, its weights are damaged, the images have changed, there is no such
+            device, or another process is at it.
     """
-    config = make_config(TrellisRetrainConfig, read_config(folder / CONFIG, "retrain auto-deeplab"))
+    values = read_config(folder / CONFIG, "retrain auto-deeplab")
+    config = make_config(TrellisRetrainConfig, values | ({} if device is None else {"device": device}))
+    check_device(config)
     with locked(folder):
         return _measure(folder, config, weights, scales, mirror, pictures)
 
@@ -59,8 +68,9 @@ def _measure(
     network = _load_network(folder, weights, config, data)
     whole = WholeImages(Normalize(*data.statistics))
     batches = SegmentationBatches(data.val, torch.arange(len(data.val)), 1, whole, shuffle=False)
-    with reproducible(config):
-        score = segmentation_eval.evaluate(network, batches, data.classes, scales, mirror)
+    with reproducible(config) as place:
+        network.to(place)
+        score = segmentation_eval.evaluate(network, batches, data.classes, scales, mirror, place)
         drawn = [
             _draw(network.eval(), data, whole, i, folder, scales, mirror) for i in _spread(pictures, len(data.val))
         ]
@@ -87,7 +97,7 @@ def _load_network(
     path = folder / f"{weights}.pt"
     try:
         network = make_network(load(folder / GENOTYPE, AutoDeepLabGenotype), config, data)
-        network.load_state_dict(torch.load(path, weights_only=True))
+        network.load_state_dict(torch.load(path, "cpu", weights_only=True))
     except GenotypeError as error:
         raise UserError(str(error)) from error
     except FileNotFoundError as error:
@@ -112,7 +122,8 @@ def _draw(
     mirror: bool,
 ) -> Path:
     image, labels = data.val[index]
-    prediction = segmentation_eval.predict(network, whole(image, labels, torch.Generator())[0][None], scales, mirror)[0]
+    seen = whole(image, labels, torch.Generator())[0][None].to(device_of(network))
+    prediction = segmentation_eval.predict(network, seen, scales, mirror)[0]
     path = folder / f"prediction-{index}.png"
     write_overlay(path, data, image, labels, prediction)
     return path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
@@ -15,9 +16,9 @@ from fastnas.search.segmentation_eval import SegmentationScore
 class PixelScore:
     """Mean loss of an epoch's batches, share of labelled pixels that are right, and mean intersection over union."""
 
-    def __init__(self, classes: tuple[str, ...]) -> None:
+    def __init__(self, classes: tuple[str, ...], device: torch.device | str = "cpu") -> None:
         self._classes = classes
-        self._matrix = MulticlassConfusionMatrix(len(classes), ignore_index=IGNORE, validate_args=False)
+        self._matrix = MulticlassConfusionMatrix(len(classes), ignore_index=IGNORE, validate_args=False).to(device)
         self._loss, self._batches = 0.0, 0
 
     def add(self, logits: Tensor, labels: Tensor, loss: Tensor) -> None:
@@ -33,9 +34,17 @@ class PixelScore:
         self._batches += 1
         self._matrix.update(logits.detach().argmax(1), labels)
 
+    def running(self, part: str) -> dict[str, float]:
+        """`{part}_loss` and `{part}_accuracy` of pixels, from 0 to 1: what is shown after each step."""
+        accuracy = SegmentationScore(self._classes, self._matrix.confmat).pixel_accuracy
+        return {f"{part}_loss": self._loss / self._batches, f"{part}_accuracy": _known(accuracy)}
+
     def figures(self, part: str) -> dict[str, float]:
-        """`{part}_loss`, `{part}_accuracy` of pixels and `{part}_miou`, the last two from 0 to 1; 0 without a label."""
+        """The same and `{part}_miou`, from 0 to 1."""
         score = SegmentationScore(self._classes, self._matrix.confmat)
-        shares = {f"{part}_accuracy": score.pixel_accuracy, f"{part}_miou": score.mean_iou}
-        known = {name: 0.0 if math.isnan(share) else share for name, share in shares.items()}
-        return {f"{part}_loss": self._loss / self._batches, **known}
+        return {**self.running(part), f"{part}_miou": _known(score.mean_iou)}
+
+
+def _known(share: float) -> float:
+    """0 where there is no label."""
+    return 0.0 if math.isnan(share) else share

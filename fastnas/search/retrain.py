@@ -15,6 +15,7 @@ from fastnas.errors import UserError
 from fastnas.nn import DartsNetwork
 from fastnas.search.checkpoint import to_bytes
 from fastnas.search.config import RetrainConfig
+from fastnas.search.device import device_of, on_device
 from fastnas.search.files import write_atomically
 from fastnas.search.loop import Descent, Report, Score
 from fastnas.search.run import Row
@@ -54,7 +55,7 @@ class Retraining:
         self.network.drop_path = self._config.drop_path * epoch / self._config.epochs
         score = Score()
         row: Row = {"lr": self.descent.lr}
-        for images, labels in self._train.epoch(epoch):
+        for images, labels in on_device(self._train.epoch(epoch), device_of(self.network)):
             self.descent.step(self._loss(images, labels, score))
             report(len(labels), score.figures("train"))
         self.descent.end_epoch()
@@ -65,7 +66,7 @@ class Retraining:
         """Loss and accuracy on the validation images, in evaluation mode."""
         self.network.eval()
         score = Score()
-        for images, labels in self._val.epoch(0):
+        for images, labels in on_device(self._val.epoch(0), device_of(self.network)):
             score.add(self.network(images), labels)
         return score.figures("val")
 

@@ -29,7 +29,7 @@ Row = dict[str, Any]
 HISTORY, GENOTYPE, PERFORMANCE = "history.jsonl", "genotype.json", "performance"
 
 # They change how fast a run is, or its last bits at most.
-_FREE_TO_CHANGE = {"threads", "workers"}
+_FREE_TO_CHANGE = {"device", "threads", "workers"}
 
 
 class Run:
@@ -124,6 +124,8 @@ class Run:
         try:
             task.load_state_dict(self._state["task"])
             torch.set_rng_state(self._state["rng"])
+            if "cuda_rng" in self._state and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+                torch.cuda.set_rng_state(self._state["cuda_rng"])
             history = [json.loads(line) for line in self._state["history"]]
         except (KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[-1].strip()
@@ -140,6 +142,8 @@ class Run:
         """
         lines = [json.dumps(row) for row in history]
         state = {"task": task.state_dict(), "rng": torch.get_rng_state(), "history": lines}
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            state["cuda_rng"] = torch.cuda.get_rng_state()
         before = self.folder / PREVIOUS if self._whole else None
         write_checkpoint(self.folder / CHECKPOINT, {**self._identity, **state}, before)
         self._whole = True

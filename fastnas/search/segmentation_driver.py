@@ -13,7 +13,7 @@ from fastnas.genotype import AutoDeepLabGenotype, dumps
 from fastnas.nn import AutoDeepLabNetwork, AutoDeepLabSupernet
 from fastnas.search.auto_deeplab import AutoDeepLabSearch
 from fastnas.search.auto_deeplab_retrain import AutoDeepLabRetraining
-from fastnas.search.driver import check_backend, decide, reproducible, run_epochs, run_training
+from fastnas.search.driver import check_device, decide, reproducible, run_epochs, run_training
 from fastnas.search.files import write_atomically
 from fastnas.search.run import GENOTYPE, Run
 from fastnas.search.segmentation_config import SegmentationConfig, TrellisRetrainConfig, TrellisSearchConfig
@@ -38,8 +38,7 @@ def search(
     """
     with Run(out, "search auto-deeplab") as run:
         data, config = _prepare(run, config, resume)
-        check_backend(config.backend)
-        with reproducible(config):
+        with reproducible(config) as device:
             network = AutoDeepLabSupernet(
                 config.filters,
                 config.steps,
@@ -47,7 +46,7 @@ def search(
                 len(data.classes),
                 memory=config.memory,
                 backend=config.backend,
-            )
+            ).to(device)
             task = AutoDeepLabSearch(network, data, config)
             run.begin(config, data.describe())
             run_epochs(run, task, config.epochs, [], console)
@@ -80,8 +79,8 @@ def retrain(
     """
     with Run(out, "retrain auto-deeplab") as run:
         data, config = _prepare(run, config, resume)
-        with reproducible(config):
-            network = make_network(genotype, config, data)
+        with reproducible(config) as device:
+            network = make_network(genotype, config, data).to(device)
             task = AutoDeepLabRetraining(network, data, config)
             run.begin(config, data.describe() | {"genotype": dumps(genotype)})
             return run_training(run, task, config.epochs, dumps(genotype), data, "val_miou", console)
@@ -102,4 +101,5 @@ def settle(config: Config) -> Config:
 
 def _prepare(run: Run, config: Config, resume: bool) -> tuple[SegmentationData, Config]:
     config = settle(run.check(config, resume))
+    check_device(config)
     return load_segmentation(config.data, config.scale), config

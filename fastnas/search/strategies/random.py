@@ -76,10 +76,12 @@ class _Samples:
 
     def _begin(self, sample: int) -> None:
         from fastnas.nn import DartsNetwork
+        from fastnas.search.device import find_device
         from fastnas.search.retrain import Retraining
 
         shape = (self._config.channels, self._config.layers, len(self._data.classes))
         network = DartsNetwork(self._genotypes[sample], *shape, in_channels=self._data.channels)
+        network.to(find_device(self._config.device))
         self._sample, self._training = sample, Retraining(network, self._data, self._config)
 
     @property
