@@ -12,8 +12,6 @@ import torch
 import torch._functorch.config
 from runs import image_folder
 
-from fastnas.swap.report import Cost
-
 if not torch.cuda.is_available():  # before anything imports Triton, which looks at it then
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
@@ -63,6 +61,8 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture
 def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
     """`fastnas.accelerate` measures neither time nor memory, which takes longer than all that it does."""
+    from fastnas.swap.report import Cost
+
     monkeypatch.setattr("fastnas.swap.apply.cost", lambda *_, **__: Cost(1.0))
 
 
