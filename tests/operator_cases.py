@@ -126,6 +126,12 @@ def resize_to(size: Size, target: Size) -> Case:
     return Case("resize-to", Spec((6, 4, 4), 2, edges, (2,), (Norm(batch=False),)), (size, target))
 
 
+def _given_sum() -> Spec:
+    """An edge whose target starts from a given state, which nothing else reads."""
+    edges = (Edge(0, 2, 1, ("max_pool_3x3", "sep_conv_3x3", "skip_connect")), Edge(1, 2, 1, ("identity",)))
+    return Spec((6,) * 3, 2, edges, (2,), (Norm(),) * 3)
+
+
 def _shared_edges() -> Spec:
     """Three edges of the same parameters and entries of α, two of them into one state."""
     names = ("sep_conv_3x3", "max_pool_3x3", "dil_conv_5x5", "skip_connect")
@@ -205,6 +211,7 @@ CASES: list[Case] = [
             ("same", 4, 6, 4, 6),
         )
     ),
+    Case("given-sum", _given_sum(), ((4, 5), (4, 5))),
     Case("shared-edges", _shared_edges(), ((5, 6), (5, 6))),
     Case("trellis", trellis_spec(6, (8, 6, 10, 12)), ((7, 6), (13, 12), (7, 6), (4, 3))),
     Case("trellis-first", trellis_spec(6, (5,), prev_prev=False, ways=("down",)), ((8, 5),)),

@@ -146,7 +146,7 @@ def test_more_candidates_hardly_add_to_what_is_saved(memory: str) -> None:
 
     def saved(candidates: tuple[str, ...]) -> int:
         spec = edge_spec(16, candidates, 1, Norm())
-        x = torch.randn(2, 16, 16, 16, requires_grad=True)
+        x = torch.randn(2, 16, 32, 32, requires_grad=True)
         params = [torch.randn(shape) for shape in spec.parameter_shapes]
         found: dict[int, int] = {}
 

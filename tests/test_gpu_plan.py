@@ -14,7 +14,7 @@ from operator_cases import CASES, Case, cell_spec, trellis_spec
 from rich.console import Console
 
 from fastnas import _C
-from fastnas.bench.gpu_cost import call_costs
+from fastnas.bench.gpu_cost import _LaunchCost, _Table, call_costs
 from fastnas.ops import DARTS_CANDIDATES, Norm, Spec, gpu
 from fastnas.ops.compiled import compiled
 from fastnas.ops.functional import edge_spec
@@ -77,6 +77,22 @@ def test_a_sum_that_no_backward_reads_is_not_saved() -> None:
     inner = sum(case.spec.channels[s] * areas[s] for s in case.spec.inner_states)
     assert forward.saved == backward.saved == case.batch * inner
     assert len(case.spec.inner_states) == len(areas) - case.spec.inputs - len(case.spec.outputs) - 2
+
+
+@pytest.mark.parametrize("memory", ["fast", "lean"])
+def test_a_backward_reads_no_value_that_is_not_kept(memory: str) -> None:
+    out, read_outputs = gpu.INPUTS, 0  # the number of the output's tensor follows those of the inputs
+    for case in (case for case in CASES if len(case.sizes) <= gpu.INPUTS):
+        plan = plans(case.spec, case.batch, case.sizes, memory)[1]
+        table, bases = _Table(plan), set()
+        for launch in plan.launches:
+            counted = _LaunchCost(table, launch, element_size=4)
+            counted.total()
+            bases |= {base for base, _ in counted._read}
+        assert not bases & case.spec.unread_inputs
+        assert case.spec.reads_outputs or out not in bases
+        read_outputs += out in bases
+    assert read_outputs > 0
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

@@ -130,7 +130,9 @@ class _Cell(torch.autograd.Function):
         out, saved, statistics = _below_autograd(cell, _cell, inputs[0])(inputs, alpha, params, running, *ctx.how)
         ctx.mark_non_differentiable(saved, statistics)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(out, saved, statistics, alpha, *tensors)
+        described = decode(spec)
+        kept = [_unread(t) if i in described.unread_inputs else t for i, t in enumerate(tensors)]
+        ctx.save_for_backward(out if described.reads_outputs else _unread(out), saved, statistics, alpha, *kept)
         return out, saved, statistics
 
     @staticmethod
@@ -147,6 +149,11 @@ class _Cell(torch.autograd.Function):
         grads = results.gradients(returned, inputs, alpha, params, needs)
         of_alpha = grads.pop(len(inputs))
         return (None, None, None, None, of_alpha, *grads, *([None] * len(running)))
+
+
+def _unread(t: Tensor) -> Tensor:
+    """What stands for a tensor of which a backward reads the shape alone, and keeps none of its memory."""
+    return t.new_empty(1).expand(t.shape)
 
 
 @torch.library.impl(_library, "cell", "Autograd")

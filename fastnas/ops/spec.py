@@ -76,6 +76,8 @@ class Spec:
         first_alpha, first_parameter: of every edge, where its entries of α and its parameters start.
         inner_states: states that a backward reads, and that are neither given nor returned. A sum that only goes
             on into other sums is not read.
+        unread_inputs: given states whose values no backward reads, as they only go on into sums.
+        reads_outputs: whether an output state has edges that leave it, so that a backward may read its value.
         stage_states: the state that each stage before the last of a candidate leads to.
         norm_states: the state that every norm's edge leads to.
         norm_channels: channels of every norm.
@@ -94,6 +96,8 @@ class Spec:
     first_alpha: list[int] = field(init=False, repr=False, compare=False)
     first_parameter: list[int] = field(init=False, repr=False, compare=False)
     inner_states: list[int] = field(init=False, repr=False, compare=False)
+    unread_inputs: frozenset[int] = field(init=False, repr=False, compare=False)
+    reads_outputs: bool = field(init=False, repr=False, compare=False)
     stage_states: list[int] = field(init=False, repr=False, compare=False)
     norm_states: list[int] = field(init=False, repr=False, compare=False)
     norm_channels: list[int] = field(init=False, repr=False, compare=False)
@@ -112,6 +116,8 @@ class Spec:
         derived = {
             **_places(self),
             "inner_states": [s for s in range(len(self.channels)) if s not in {*given, *unread, *self.outputs}],
+            "unread_inputs": frozenset(given & unread),
+            "reads_outputs": any(edge.source in self.outputs for edge in self.edges),
             "stage_states": [edge.target for edge in self.edges for kind in edge.kinds for _ in kind.stages[:-1]],
             "norm_states": states,
             "norm_channels": channels,

@@ -49,7 +49,7 @@ class CpuEngine:
         with ledger.pooled():
             saved = x.new_empty(cpu.saved_size(spec, x, sizes, memory))
         self._call(ledger, spec, shapes, memory, backward=False)
-        return out, [out, saved, statistics, *inputs]
+        return out, _kept(spec, out, saved, statistics, inputs)
 
     def backward(self, ledger: Ledger, spec: Spec, grad: Tensor, shapes: Sequence[Shape], memory: str) -> list[Tensor]:
         of_inputs = [grad.new_empty(shape) for shape in shapes]
@@ -144,7 +144,7 @@ class GpuEngine:
         saved = x.new_empty(self._gpu.saved_size(spec, x, sizes, memory))
         plan = compiled(spec.text).plan_forward(len(x), areas(shapes), memory, self._tiling)
         ledger.call(_gpu_scratch(spec, plan, shapes), pooled=False)
-        return out, [out, saved, statistics, *inputs]
+        return out, _kept(spec, out, saved, statistics, inputs)
 
     def backward(self, ledger: Ledger, spec: Spec, grad: Tensor, shapes: Sequence[Shape], memory: str) -> list[Tensor]:
         plan = compiled(spec.text).plan_backward(len(grad), areas(shapes), memory, self._tiling, _WANTS)
@@ -159,6 +159,11 @@ def _gpu_scratch(spec: Spec, plan: Any, shapes: Sequence[Shape]) -> int:
     joined = sum(map(prod, shapes)) if len(shapes) > INPUTS else 0
     packed = weights(spec) + spec.alphas
     return FLOAT * int(plan.scratch + plan.floats + joined + packed) + len(plan.table)
+
+
+def _kept(spec: Spec, out: Tensor, saved: Tensor, statistics: Tensor, inputs: Sequence[Tensor]) -> list[Tensor]:
+    read = [t for i, t in enumerate(inputs) if i not in spec.unread_inputs]
+    return [*([out] if spec.reads_outputs else []), saved, statistics, *read]
 
 
 def weights(spec: Spec) -> int:
