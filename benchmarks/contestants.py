@@ -70,21 +70,22 @@ class TrellisSetting:
     layers: int
     size: int
     batch: int
+    atrous: str = "separable"
     steps: int = 5
     classes: int = 19
 
     def __str__(self) -> str:
         sizes = f"F={self.filters}, B={self.steps}, L={self.layers}"
-        return f"Auto-DeepLab, {sizes}, crop {self.size}, batch {self.batch}"
+        return f"Auto-DeepLab, {sizes}, {self.atrous} atrous candidates, crop {self.size}, batch {self.batch}"
 
     def stock(self, checkpointed: bool) -> nn.Module:
         if checkpointed:
             raise NotImplementedError("the stock Auto-DeepLab network is not checkpointed")
-        return stock_trellis.Network(self.filters, self.steps, self.layers, self.classes)
+        return stock_trellis.Network(self.filters, self.steps, self.layers, self.classes, self.atrous)
 
     def fused(self, memory: str, backend: str) -> nn.Module:
         sizes = (self.filters, self.steps, self.layers, self.classes)
-        return AutoDeepLabSupernet(*sizes, memory=memory, backend=backend)
+        return AutoDeepLabSupernet(*sizes, memory=memory, backend=backend, atrous=self.atrous)
 
     def label_shape(self) -> tuple[int, ...]:
         return (self.batch, self.size, self.size)

@@ -1,6 +1,7 @@
 """What a search costs a GPU, counted and predicted: fastnas by its launch plans, stock PyTorch operator by operator.
 
     python benchmarks/gpu_cost.py
+    python benchmarks/gpu_cost.py --search 321 --batch 2    # Auto-DeepLab's whole search network
     python benchmarks/gpu_cost.py --batch 64 --json gpu-cost.json --picture docs/images/gpu-cost
 
 Nothing runs on a GPU, and none is needed. docs/gpu.md says what is counted and how times are predicted.
@@ -25,7 +26,8 @@ from rich.table import Table
 
 from fastnas.bench.gpu_cost import Cost, call_costs
 from fastnas.kernels.launch import TritonKernels
-from fastnas.nn import Cell, DartsSupernet, TrellisCell
+from fastnas.nn import AutoDeepLabSupernet, Cell, DartsSupernet, TrellisCell
+from fastnas.ops.cuda import CudaKernels
 
 LAUNCH_SECONDS = 3e-6  # a stream takes up kernels no faster than about this
 
@@ -135,6 +137,54 @@ def _around_cells(plain: stock.Network, images: torch.Tensor, labels: torch.Tens
     return counted.costs
 
 
+def supernet_counts(crop: int, batch: int, classes: int = 19) -> dict[str, list[Cost]]:
+    """Forward and backward of Auto-DeepLab's search network (F=8, B=5, L=12), all gradients, by memory mode."""
+    with torch.device("meta"):
+        network = AutoDeepLabSupernet(num_classes=classes)
+        images = torch.empty(batch, 3, crop, crop)
+        labels = torch.empty(batch, crop, crop, dtype=torch.long)
+    with EagerCost() as around:
+        stem = network.stem2(network.stem1(network.stem0(images)))
+        stem.backward(torch.empty_like(stem))
+        sizes = [tuple(stem.shape[2:])]
+        for _ in range(1, stock_trellis.SCALES):
+            sizes.append(tuple((side + 1) // 2 for side in sizes[-1]))
+        widths = [head.conv11[0].in_channels for head in network.heads]
+        ends = [
+            torch.empty(batch, width, *size, device="meta", requires_grad=True)
+            for width, size in zip(widths, sizes, strict=True)
+        ]
+        logits = [stock_trellis.resize(head(x), (crop, crop)) for head, x in zip(network.heads, ends, strict=True)]
+        torch.nn.functional.cross_entropy(sum(logits), labels).backward()
+    counts = {}
+    for name, memory in ((FAST, "fast"), (LEAN, "lean")):
+        counts[name] = list(around.costs)
+        cells, reached = iter(network.cells), network.reached
+        for layer, after in enumerate(reached[1:]):
+            for level in range(after):
+                cell = next(cells)
+                sources = [s for s in (level - 1, level, level + 1) if 0 <= s < reached[layer]]
+                given = [*([level] if cell.prev_prev else []), *sources]
+                counts[name] += call_costs(cell.spec, batch, [sizes[s] for s in given], memory, CudaKernels.tiling)
+    return counts
+
+
+def search_table(counts: dict[str, list[Cost]], crop: int, batch: int) -> Table:
+    """Predicted times of a step, and of the paper's search of 40 epochs on half of Cityscapes' 2,975 training images.
+
+    A step of the weights and, in the second half of the epochs, one of α and β are each taken as forward and backward
+    with all gradients. Reading images and the optimisers are left out.
+    """
+    steps = 2975 // 2 // batch * (40 + 20)
+    title = f"Auto-DeepLab's search network, crop {crop}, batch {batch}, by CUDA: predicted"
+    result = Table("network", *(device.name for device in DEVICES), title=title, title_justify="left")
+    for name, costs in counts.items():
+        times = [device.seconds(costs) for device in DEVICES]
+        result.add_row(f"{name}, a step", *(f"{t * 1e3:,.0f} ms" for t in times))
+        result.add_row(f"… {steps:,} steps", *(f"{t * steps / 3600:.1f} h" for t in times))
+    return result
+
+
 def table(title: str, counts: Counts) -> Table:
     """Totals, each with how many times as much stock needs, and predicted times."""
     result = Table("quantity", "network", "total", "stock / this", title=title, title_justify="left")
@@ -157,11 +207,15 @@ def table(title: str, counts: Counts) -> Table:
 def main() -> None:
     """Count, print, and write what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, default=64, help="of DARTS; Auto-DeepLab's cells have 2 (default 64)")
+    parser.add_argument("--batch", type=int, default=64, help="of DARTS (default 64); that of --search, too")
+    parser.add_argument("--search", type=int, metavar="CROP", help="only steps of Auto-DeepLab's search network")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every kernel's count to FILE")
     parser.add_argument("--picture", type=Path, metavar="STEM", help="draw STEM.svg and STEM.png")
     parser.add_argument("--quick", action="store_true", help="a tiny network: shows that everything runs")
     words = parser.parse_args()
+    if words.search:
+        Console().print(search_table(supernet_counts(words.search, words.batch), words.search, words.batch))
+        return
     channels, layers, size, batch = (4, 3, 8, 2) if words.quick else (16, 8, 32, words.batch)
     console = Console()
     found = {

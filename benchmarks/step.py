@@ -61,8 +61,8 @@ def main() -> None:
 
 
 def setting_of(options: argparse.Namespace, batch: int) -> Sizes:
-    kind = {"darts": Setting, "auto-deeplab": TrellisSetting}[options.network]
-    return kind(options.channels, options.layers, options.size, batch)
+    sizes = (options.channels, options.layers, options.size, batch)
+    return TrellisSetting(*sizes, options.atrous) if options.network == "auto-deeplab" else Setting(*sizes)
 
 
 def measure(names: Sequence[str], setting: Sizes, options: argparse.Namespace) -> Results:
@@ -113,6 +113,7 @@ def save(document: dict[str, object], path: Path | None) -> None:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", choices=DEFAULTS, default="darts")
+    parser.add_argument("--atrous", choices=["separable", "dense"], default="separable", help="of auto-deeplab")
     parser.add_argument("--batch", type=positive, nargs="+", help="one or more (default 16, or 2)")
     parser.add_argument("--channels", type=positive, help="width: C of DARTS, F of Auto-DeepLab (default 16, or 8)")
     parser.add_argument("--layers", type=positive, help="default 8, or 12")
@@ -131,6 +132,8 @@ def parse() -> argparse.Namespace:
     given = parser.parse_args()
     parser.set_defaults(**(QUICK if given.quick else DEFAULTS[given.network]))
     options = parser.parse_args()
+    if options.atrous == "dense" and options.network != "auto-deeplab":
+        parser.error("--atrous dense goes with --network auto-deeplab")
     if options.json and not options.json.absolute().parent.is_dir():
         parser.error(f"--json: there is no folder {options.json.parent}")
     return options

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from stock import CANDIDATES, MixedOp, ReLUConvBN
+from stock import CANDIDATES, MixedOp, ReLUConvBN, candidates
 from torch import Tensor, nn
 
 SCALES = 4
@@ -21,6 +21,22 @@ def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(x, size, mode="bilinear", align_corners=True)
 
 
+class DenseMixedOp(MixedOp):
+    """The paper's edge: its atrous convolutions are full ones."""
+
+    def __init__(self, channels: int) -> None:
+        nn.Module.__init__(self)
+        dense = [
+            nn.Sequential(
+                nn.ReLU(inplace=False),
+                nn.Conv2d(channels, channels, kernel, padding=kernel - 1, dilation=2, bias=False),
+                nn.BatchNorm2d(channels, affine=False),
+            )
+            for kernel in (3, 5)
+        ]
+        self._ops = nn.ModuleList([*candidates(channels, 1)[:-2], *dense])
+
+
 class Cell(nn.Module):
     """`widths` are the channels of prev-prev and of the ways from the finer, the same and the coarser scale, or None.
 
@@ -28,7 +44,7 @@ class Cell(nn.Module):
     result is what the cell makes of each way, (N, steps·channels, *size).
     """
 
-    def __init__(self, widths: list[int | None], channels: int, steps: int) -> None:
+    def __init__(self, widths: list[int | None], channels: int, steps: int, atrous: str = "separable") -> None:
         super().__init__()
         prev_prev, down, same, up = widths
         self.steps = steps
@@ -37,7 +53,11 @@ class Cell(nn.Module):
         self.preprocess_same = ReLUConvBN(same, channels) if same else None
         self.preprocess_up = ReLUConvBN(up, channels) if up else None
         self._ops = nn.ModuleList(
-            None if prev_prev is None and source == 0 else MixedOp(channels, 1)
+            None
+            if prev_prev is None and source == 0
+            else MixedOp(channels, 1)
+            if atrous == "separable"
+            else DenseMixedOp(channels)
             for step in range(steps)
             for source in range(2 + step)
         )
@@ -96,10 +116,14 @@ class Head(nn.Module):
 class Network(nn.Module):
     """The search network: filters 8, 5 steps, 12 layers and 19 classes have 11,570,580 weights, 160 α and 144 β.
 
+    `atrous` "dense" has the paper's full convolutions instead of DARTS' depthwise ones.
+
     Input (N, 3, H, W), N at least 2 in training; output logits (N, num_classes, H, W).
     """
 
-    def __init__(self, filters: int = 8, steps: int = 5, layers: int = 12, num_classes: int = 19) -> None:
+    def __init__(
+        self, filters: int = 8, steps: int = 5, layers: int = 12, num_classes: int = 19, atrous: str = "separable"
+    ) -> None:
         super().__init__()
         half, full = filters // 2 * steps, filters * steps
         self.stem0 = nn.Sequential(nn.Conv2d(3, half, 3, 2, 1), nn.BatchNorm2d(half), nn.ReLU())
@@ -114,7 +138,7 @@ class Network(nn.Module):
             for scale in range(min(layer + 1, SCALES - 1) + 1):
                 ways = [widths[s] if 0 <= s <= before else None for s in (scale - 1, scale, scale + 1)]
                 prev_prev = widths[scale] if scale <= earlier else None
-                self.cells.append(Cell([prev_prev, *ways], filters << scale, steps))
+                self.cells.append(Cell([prev_prev, *ways], filters << scale, steps, atrous))
         heads = list(zip(widths, RATES, strict=True))[: min(layers, SCALES - 1) + 1]
         self.heads = nn.ModuleList(Head(width, num_classes, rate) for width, rate in heads)
         self.alphas = nn.Parameter(1e-3 * torch.randn(sum(2 + step for step in range(steps)), CANDIDATES))

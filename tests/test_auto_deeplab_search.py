@@ -120,6 +120,19 @@ def test_an_interrupted_search_ends_with_the_same_bits(scenes: Path, run: Path, 
     assert all(resumed[name] == whole[name] for name in resumed)
 
 
+def test_dense_candidates_are_searched_decoded_and_trained(scenes: Path, tmp_path: Path) -> None:
+    run, net = tmp_path / "run", tmp_path / "net"
+    options = words({**SEARCH, "epochs": 2, "memory": "lean"})
+    lines(call("search", "auto-deeplab", "--atrous", "dense", "--data", scenes, "--out", run, *options))
+    state = read_checkpoint(run / "checkpoint.pt")["task"]["network"]
+    assert state["cells.0._ops.1._ops.7.1.weight"].shape == (2, 2, 5, 5)
+    before = files(run)
+    lines(call("search", "auto-deeplab", "--out", run, "--resume"))
+    assert files(run) == before
+    lines(call("decode", run))
+    lines(call("retrain", "auto-deeplab", run, "--out", net, *words({**TRAINING, "epochs": 1})))
+
+
 def test_the_checkpoint_holds_both_optimisers(run: Path) -> None:
     state = read_checkpoint(run / "checkpoint.pt")["task"]
     assert len(state["adam"]["state"]) == 2

@@ -18,10 +18,12 @@ BACKENDS = ["cpu", "reference"]
 backends = pytest.mark.parametrize("backend", BACKENDS)
 
 
-def supernets(backend: str, memory: str = "fast", layers: int = 4) -> tuple[stock_trellis.Network, AutoDeepLabSupernet]:
+def supernets(
+    backend: str, memory: str = "fast", layers: int = 4, atrous: str = "separable"
+) -> tuple[stock_trellis.Network, AutoDeepLabSupernet]:
     sizes = {"filters": 4, "steps": 2, "layers": layers, "num_classes": 5}
-    theirs = stock_trellis.Network(**sizes).double()
-    ours = AutoDeepLabSupernet(**sizes, memory=memory, backend=backend).double()
+    theirs = stock_trellis.Network(**sizes, atrous=atrous).double()
+    ours = AutoDeepLabSupernet(**sizes, memory=memory, backend=backend, atrous=atrous).double()
     ours.load_state_dict(theirs.state_dict())
     with torch.no_grad():
         for a in (*theirs.arch_parameters(), *ours.arch_parameters()):
@@ -54,10 +56,16 @@ def test_parameter_counts_are_those_of_the_widely_used_implementation() -> None:
         assert len(network.weight_parameters()) + 2 == len(list(network.parameters()))
 
 
-@pytest.mark.parametrize(("layers", "size"), [(1, (9, 8)), (2, (16, 30)), (4, (33, 45))])
+@pytest.mark.parametrize(
+    ("atrous", "layers", "size"),
+    [
+        *(("separable", layers, size) for layers, size in ((1, (9, 8)), (2, (16, 30)), (4, (33, 45)))),
+        *(("dense", layers, size) for layers, size in ((1, (9, 8)), (3, (33, 45)))),
+    ],
+)
 @pytest.mark.parametrize(("backend", "memory"), [("reference", "fast"), ("cpu", "fast"), ("cpu", "lean")])
-def test_it_trains_as_stock_does(backend: str, layers: int, size: tuple[int, int], memory: str) -> None:
-    theirs, ours = supernets(backend, memory, layers)
+def test_it_trains_as_stock_does(backend: str, layers: int, size: tuple[int, int], memory: str, atrous: str) -> None:
+    theirs, ours = supernets(backend, memory, layers, atrous)
     optimisers = [torch.optim.SGD(m.parameters(), 0.05, momentum=0.9) for m in (theirs, ours)]
     for _ in range(2):
         x, y = torch.randn(2, 3, *size).double(), torch.randint(5, (2, *size))

@@ -62,6 +62,7 @@ class Drawn(GdasSupernet):
         (lambda: Drawn(2, 2, 3, backend="reference"), False),
         (lambda: DartsNetwork(DARTS_V2, 2, 3, 3, drop_path=0.5), False),
         (lambda: AutoDeepLabSupernet(2, 1, 2, 3, backend="reference"), True),
+        (lambda: AutoDeepLabSupernet(2, 2, 2, 3, memory="lean", backend="reference", atrous="dense"), True),
         (lambda: AutoDeepLabNetwork(AutoDeepLabGenotype(AUTO_DEEPLAB.cell, (1, 0)), 2, 3, drop_path=0.5), True),
     ],
 )

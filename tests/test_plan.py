@@ -133,6 +133,7 @@ def test_table_and_json(tmp_path: Path) -> None:
         (["--crop", "0"], "expected a number of pixels, or height and width as 321x641, got '0'"),
         (["--steps", "3"], "--steps goes with --network auto-deeplab"),
         (["--network", "auto-deeplab", "--channels", "3"], "filters must be even and at least 2, got 3"),
+        (["--network", "auto-deeplab", "--atrous", "dense"], "--atrous dense cannot be planned: its convolutions are"),
         (["--json", "/nowhere/plan.json"], "--json: there is no folder /nowhere"),
         (["--channels", "4", "--layers", "3", "--memory", "1MB"], "1.0 MB do not hold this network: lean takes "),
     ],

@@ -70,6 +70,12 @@ class _Crop(click.ParamType):  # type: ignore[type-arg]
 @click.option("--channels", type=click.IntRange(min=1), help="C of darts, filters of auto-deeplab.  [default: 16, 8]")
 @click.option("--layers", type=click.IntRange(min=1), help="Of the network.  [default: 8, or 12 for auto-deeplab]")
 @click.option("--steps", type=click.IntRange(min=1), help="Nodes of a cell of auto-deeplab.  [default: 5]")
+@click.option(
+    "--atrous",
+    type=click.Choice(["separable", "dense"]),
+    default="separable",
+    help="Atrous candidates of auto-deeplab; dense ones are not planned.",
+)
 @click.option("--classes", type=click.IntRange(min=1), help="That it tells apart.  [default: 10, or 19]")
 @click.option(
     "--json", "path", type=click.Path(path_type=Path), help="Write every figure, in bytes, to this file, too."
@@ -85,6 +91,7 @@ def plan(
     channels: int | None,
     layers: int | None,
     steps: int | None,
+    atrous: str,
     classes: int | None,
     path: Path | None,
 ) -> None:
@@ -100,6 +107,11 @@ def plan(
     pixels = network == "auto-deeplab"
     if steps and not pixels:
         raise UserError("--steps goes with --network auto-deeplab: cells of darts have 4 nodes")
+    if atrous == "dense":
+        raise UserError(
+            "--atrous dense cannot be planned: its convolutions are PyTorch's own, whose scratch memory is not known "
+            "before they run; benchmarks/step.py --network auto-deeplab --atrous dense measures it"
+        )
     if path and not path.absolute().parent.is_dir():
         raise UserError(f"--json: there is no folder {path.parent}")
     given = {"filters" if pixels else "channels": channels, "layers": layers, "steps": steps, "num_classes": classes}

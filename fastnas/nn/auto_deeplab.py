@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from fastnas.genotype import SCALES, AutoDeepLabGenotype
 from fastnas.nn.deeplab_head import ASPP, Decoder, resize
 from fastnas.nn.derived import DerivedCell, plain_operation
+from fastnas.nn.operations import ATROUS
 
 STEM_WIDTHS = (64, 64, 128)
 LOW_LEVEL_CELL = 2
-ATROUS = {"dil_conv_3x3": 3, "dil_conv_5x5": 5}  # kernels of the candidates that the paper has as dense convolutions
 
 
 class DenseAtrousConv(nn.Module):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fastnas.genotype import SCALES, AutoDeepLabGenotype, decode_auto_deeplab
 from fastnas.nn.deeplab_head import SearchHead, resize
+from fastnas.nn.dense_trellis import DenseTrellisCell
 from fastnas.nn.trellis import TrellisCell
 from fastnas.ops import DARTS_CANDIDATES
 
@@ -33,12 +34,14 @@ class AutoDeepLabSupernet(nn.Module):
         layers: L (12).
         num_classes, in_channels: of the data.
         memory, backend: as for `fastnas.nn.MixedOp`.
+        atrous: what the candidates `dil_conv_*` are: "separable", DARTS' depthwise ones, which are fused with all
+            others; or "dense", the paper's, which PyTorch convolves (`fastnas.nn.dense_trellis`).
 
     Raises:
-        ValueError: a number below 1, or an odd number of filters.
+        ValueError: a number below 1, an odd number of filters, or an unknown `atrous`.
     """
 
-    cell_type: ClassVar[Callable[..., nn.Module]] = TrellisCell  # makes the cells
+    cell_type: ClassVar[Callable[..., nn.Module]] = TrellisCell  # makes those with separable candidates
 
     def __init__(
         self,
@@ -49,8 +52,12 @@ class AutoDeepLabSupernet(nn.Module):
         in_channels: int = 3,
         memory: str = "fast",
         backend: str = "auto",
+        atrous: str = "separable",
     ) -> None:
         super().__init__()
+        if atrous not in ("separable", "dense"):
+            raise ValueError(f"atrous must be separable or dense, got {atrous!r}")
+        cell_type = DenseTrellisCell if atrous == "dense" else self.cell_type
         numbers = {"steps": steps, "layers": layers, "num_classes": num_classes, "in_channels": in_channels}
         for name, value in numbers.items():
             if value < 1:
@@ -70,9 +77,7 @@ class AutoDeepLabSupernet(nn.Module):
             for level in range(self.reached[layer + 1]):
                 prev_prev = widths[level] if level < earlier else None
                 ways = [widths[s] if self._exists(layer, s) else None for s in (level - 1, level, level + 1)]
-                self.cells.append(
-                    self.cell_type(prev_prev, ways, filters << level, steps, memory=memory, backend=backend)
-                )
+                self.cells.append(cell_type(prev_prev, ways, filters << level, steps, memory=memory, backend=backend))
         self.heads = nn.ModuleList(
             SearchHead(widths[level], num_classes, level) for level in range(self.reached[layers])
         )

@@ -84,21 +84,21 @@ class FusedCell:
             chosen = [i for i in norms if tracked[i]]
             whole = chosen == list(found)
             rows = statistics if whole else torch.cat([found[i] for i in chosen], 1)
-            self._blend(chosen, rows, [inputs[0].shape[0] * sizes[i] for i in chosen])
+            blend([self._norms[i] for i in chosen], rows, [inputs[0].shape[0] * sizes[i] for i in chosen])
 
-    def _blend(self, norms: Sequence[int], statistics: Tensor, counts: list[int]) -> None:
-        """Updates the running statistics of some norms, none of them twice."""
-        modules = [self._norms[i] for i in norms]
-        stores = cast("list[dict[str, Tensor]]", [bn._buffers for bn in modules])
-        update = blend_running_stats if unobserved(statistics) else update_running_stats
-        update(
-            [store["running_mean"] for store in stores],
-            [store["running_var"] for store in stores],
-            [store["num_batches_tracked"] for store in stores],
-            statistics,
-            [-1.0 if bn.momentum is None else bn.momentum for bn in modules],
-            counts,
-        )
+
+def blend(norms: Sequence[nn.BatchNorm2d], statistics: Tensor, counts: list[int]) -> None:
+    """Updates the running statistics of some norms, none of them twice, as `update_running_stats` says."""
+    stores = cast("list[dict[str, Tensor]]", [bn._buffers for bn in norms])
+    update = blend_running_stats if unobserved(statistics) else update_running_stats
+    update(
+        [store["running_mean"] for store in stores],
+        [store["running_var"] for store in stores],
+        [store["num_batches_tracked"] for store in stores],
+        statistics,
+        [-1.0 if bn.momentum is None else bn.momentum for bn in norms],
+        counts,
+    )
 
 
 def _leaves(module: nn.Module) -> list[nn.Conv2d | nn.BatchNorm2d]:

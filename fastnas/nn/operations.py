@@ -43,6 +43,10 @@ class DepthwiseChain(nn.Module):
         return out
 
 
+ATROUS = {"dil_conv_3x3": 3, "dil_conv_5x5": 5}
+"""Kernels of the candidates that Auto-DeepLab has as dense convolutions of rate 2."""
+
+
 class ReLUConvBN(nn.Module):
     """ReLU, 1×1 convolution, batch norm. Input (N, C_in, H, W), output (N, C_out, H, W)."""
 

@@ -19,8 +19,8 @@ from fastnas.ops import DARTS_CANDIDATES, Edge, Spec
 WAYS = ("down", "same", "up")
 
 
-class TrellisCell(nn.Module):
-    """A cell of `steps` nodes, run with the same weights on every way that leads to it.
+class TrellisModules(nn.Module):
+    """The parameters of a cell of `steps` nodes that is run with the same weights on every way that leads to it.
 
     A way's end is resampled to the cell's size (bilinear, the corners' pixels on each other) and brought to `channels`
     by ReLU, a 1×1 convolution and batch norm. Each way has batch statistics of its own; running statistics are
@@ -61,17 +61,49 @@ class TrellisCell(nn.Module):
             self.register_module(f"preprocess_{way}", module)
         sources = [source for step in range(steps) for source in range(2 + step)]
         self._ops = nn.ModuleList(
-            MixedOp(channels, 1, candidates, memory=memory, backend=backend)
-            if source > 0 or prev_prev is not None
-            else None  # type: ignore[misc]  # keeps the others' numbers
+            self._edge(channels, tuple(candidates), memory, backend) if source > 0 or prev_prev is not None else None  # type: ignore[misc]  # keeps the others' numbers
             for source in sources
         )
         self.prev_prev = prev_prev is not None
-        given = [width for width in (prev_prev, *ways) if width is not None]
-        graph = _Graph(self, len(given), steps, tuple(candidates))
+        self.given = [width for width in (prev_prev, *ways) if width is not None]
+
+    def _edge(self, channels: int, candidates: tuple[str, ...], memory: str, backend: str) -> nn.Module:
+        """The module of an edge."""
+        return MixedOp(channels, 1, candidates, memory=memory, backend=backend)
+
+    def preparation(self) -> list[tuple[Edge, nn.Module]]:
+        """The edges from the given states to the preprocessed ones, prev-prev's first, and the module of each."""
+        found: list[tuple[Edge, nn.Module]] = []
+        target = len(self.given)
+        if self.pre_preprocess is not None:
+            found.append((Edge(0, target, 1, ("relu_conv_bn",)), self.pre_preprocess))
+        first = len(found)
+        for source, way in enumerate(self.ways, first):
+            like = first + self.ways.index("same") if way == "up" else None
+            edge = Edge(source, target + source, 2 if way == "down" else 1, ("resize_conv_bn",), like=like)
+            found.append((edge, self.get_submodule(f"preprocess_{way}")))
+        return found
+
+
+class TrellisCell(TrellisModules):
+    """A cell of a trellis as one fused operator; see `TrellisModules`."""
+
+    def __init__(
+        self,
+        prev_prev: int | None,
+        ways: Sequence[int | None],
+        channels: int,
+        steps: int = 5,
+        candidates: Sequence[str] = DARTS_CANDIDATES,
+        memory: str = "fast",
+        backend: str = "auto",
+    ) -> None:
+        super().__init__(prev_prev, ways, channels, steps, candidates, memory, backend)
+        inputs = len(self.given)
+        graph = _Graph(self, inputs, steps, tuple(candidates))
         self._fused = FusedCell(
-            (*given, *[channels] * (graph.states - len(given))),
-            len(given),
+            (*self.given, *[channels] * (graph.states - inputs)),
+            inputs,
             graph.edges,
             graph.outputs,
             graph.modules,
@@ -143,18 +175,11 @@ class _Graph:
 
     def _preprocess(self) -> tuple[int | None, list[int]]:
         """Prev-prev's state, if there is one, and those of the ways' ends."""
-        cell, shared = self._cell, None
-        if cell.pre_preprocess is not None:
-            shared = self._take()
-            self._add(Edge(0, shared, 1, ("relu_conv_bn",)), [cell.pre_preprocess])
-        first = int(cell.prev_prev)
-        ends = []
-        for source, way in enumerate(cell.ways, first):
-            ends.append(self._take())
-            like = first + cell.ways.index("same") if way == "up" else None
-            edge = Edge(source, ends[-1], 2 if way == "down" else 1, ("resize_conv_bn",), like=like)
-            self._add(edge, [cell.get_submodule(f"preprocess_{way}")])
-        return shared, ends
+        states = []
+        for edge, module in self._cell.preparation():
+            states.append(self._take())
+            self._add(edge, [module])
+        return (states[0], states[1:]) if self._cell.prev_prev else (None, states)
 
     def _step(self, row: int, shared: int | None, ends: list[int], nodes: list[list[int]]) -> None:
         """The next node on every way; its edge from prev-prev has row `row` of α."""

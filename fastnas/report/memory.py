@@ -30,11 +30,13 @@ class Search:
 
 
 def search_of(entry: Entry) -> Search | None:
-    """None for a training, and for a strategy with a network of its own."""
+    """None for a training, and for a search whose network is not planned: of another strategy, or with dense atrous."""
     config, facts = entry.config, entry.record.facts
     if not entry.searched:
         return None
     if entry.record.command == "search auto-deeplab":
+        if config.get("atrous") == "dense":
+            return None
         sizes = {name: config[name] for name in ("filters", "steps", "layers")} | {"num_classes": len(facts["classes"])}
         return Search("auto-deeplab", sizes, Size(config["batch_size"], config["crop"], config["crop"]))
     strategy: Any = find_strategy(config.get("strategy", "darts"))

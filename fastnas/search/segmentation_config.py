@@ -47,6 +47,9 @@ class TrellisSearchConfig(SegmentationConfig):
     filters: int = Field(8, ge=2, multiple_of=2, description="Width of a node at scale 4; a coarser one doubles it.")
     steps: int = Field(5, ge=1, description="Nodes of a cell.")
     layers: int = Field(12, ge=1, description="Layers of the trellis.")
+    atrous: Literal["separable", "dense"] = Field(
+        "separable", description="Atrous candidates: DARTS' depthwise ones with a 1x1, all fused, or the paper's."
+    )
     lr_min: float = Field(0.001, ge=0, description="Learning rate of the weights at its end.")
     arch_lr: float = Field(0.003, gt=0, description="Learning rate of the Adam of alpha and beta.")
     arch_weight_decay: float = Field(1e-3, ge=0, description="Weight decay of alpha and beta.")

@@ -46,6 +46,7 @@ def search(
                 len(data.classes),
                 memory=config.memory,
                 backend=config.backend,
+                atrous=config.atrous,
             ).to(device)
             task = AutoDeepLabSearch(network, data, config)
             run.begin(config, data.describe())
