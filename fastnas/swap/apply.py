@@ -11,6 +11,7 @@ from fastnas.ops import PREPROCESS
 from fastnas.ops.backends import NAMES
 from fastnas.ops.functional import MEMORY_MODES
 from fastnas.swap import calls
+from fastnas.swap.alike import fingerprint, signature
 from fastnas.swap.cost import cost
 from fastnas.swap.find import Found, find
 from fastnas.swap.lazy import as_written
@@ -39,10 +40,10 @@ def accelerate(
     """Has `model` compute its mixed edges, cells and separable convolutions with fused operators, in place.
 
     Candidate operations are recognised by what they compute, whatever their classes are called; how they are combined
-    is read from the model's own code while it runs (docs/accelerate.md). Every module that is to change is first run
-    both ways on random values, in training and in eval mode, and its results, gradients and buffers are compared;
-    what is not recognised, or differs, stays as it was. Parameters, buffers, their names and the state dict do not
-    change, nor do gradients, training flags and random generators.
+    is read from the model's own code while it runs (docs/accelerate.md). Of the modules that are to change, one of each
+    kind is first run both ways on random values, in training and in eval mode, and its results, gradients and buffers
+    are compared; what is not recognised, or differs, stays as it was. Parameters, buffers, their names and the state
+    dict do not change, nor do gradients, training flags and random generators.
 
     Args:
         model: any module; call it before or after the optimiser is made.
@@ -85,9 +86,10 @@ def _accelerate(model: nn.Module, memory: str, example_inputs: Any, strict: bool
         report.entries.append(Entry("", type(model).__name__, reason="it is a single candidate operation by itself"))
     try:
         seen = None if example_inputs is None else _seen(model, found, example_inputs)
+        fusing = _Fusing(found, seen, memory, backend, report)
         for candidate, recipe in found.recipes.items():
             swap(candidate, recipe)
-        _Fusing(found, seen, memory, backend, report).run()
+        fusing.run()
         if strict and report.left:
             first = report.left[0]
             raise AccelerateError(f"{first.name or 'the model'} ({first.kind}) stays as it was: {first.reason}")
@@ -130,6 +132,8 @@ class _Fusing:
         self._found, self._seen, self._report = found, seen, report
         self._how = (memory, backend)
         self._inside_candidates = {m for c in found.recipes for m in c.modules()}
+        self._kinds = {region: fingerprint(region) for region in found.regions}
+        self._verified: dict[Any, float | str] = {}
 
     def run(self) -> None:
         """Does it, and reports."""
@@ -163,12 +167,25 @@ class _Fusing:
             arguments = None if part else self._arguments(region)
             swap(region, Home(inner, *self._how))
             if arguments is not None:
-                entry.error = verify(region, arguments)
+                entry.error = self._error(region, arguments)
         except RefusedError as error:
             restore_module(region)
             return str(error)
         entry.candidates = sum(m in self._found.recipes for m in region.modules())
         return None
+
+    def _error(self, region: nn.Module, arguments: calls.Arguments) -> float:
+        """The largest error; of regions that are built and called alike, one is run."""
+        kind = self._kinds[region], signature((arguments.args, arguments.kwargs))
+        if kind not in self._verified:
+            try:
+                self._verified[kind] = verify(region, arguments)
+            except RefusedError as error:
+                self._verified[kind] = str(error)
+        found = self._verified[kind]
+        if isinstance(found, str):
+            raise RefusedError(found)
+        return found
 
     def _arguments(self, region: nn.Module) -> calls.Arguments:
         """How a region is called."""

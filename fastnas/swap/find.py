@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fastnas.ops import Edge, mixed_cell
 from fastnas.ops.spec import Norm, Spec
+from fastnas.swap.alike import fingerprint
 from fastnas.swap.modules import is_swapped, why_not
 from fastnas.swap.recipes import Recipe, RefusedError, recognise
 from fastnas.swap.trace import borrowed_buffers, is_leaf, training
@@ -28,6 +30,7 @@ class Found:
         recipes: of the candidates.
         refused: reasons of those that look like candidates.
         regions: modules whose code combines candidates, outer ones first, each with the region around it.
+        kinds: recipes, or reasons, by fingerprint.
     """
 
     names: dict[nn.Module, str] = field(default_factory=dict)
@@ -35,6 +38,7 @@ class Found:
     recipes: dict[nn.Module, Recipe] = field(default_factory=dict)
     refused: dict[nn.Module, str] = field(default_factory=dict)
     regions: dict[nn.Module, nn.Module | None] = field(default_factory=dict)
+    kinds: dict[Any, Recipe | str] = field(default_factory=dict)
 
     def around(self, module: nn.Module) -> Iterator[nn.Module]:
         """The modules around one that have code of their own, nearest first."""
@@ -78,17 +82,29 @@ def find(model: nn.Module) -> Found:
 
 def _walk(module: nn.Module, found: Found, parents: dict[nn.Module, nn.Module]) -> None:
     if _worth_a_try(module):
-        try:
-            if reason := why_not(module):
-                raise RefusedError(reason)
-            found.recipes[module] = _with_odd(module, recognise(module))
+        recipe = _recipe(module, found)
+        if isinstance(recipe, Recipe):
+            found.recipes[module] = recipe
             return
-        except RefusedError as error:
-            found.refused[module] = str(error)
+        found.refused[module] = recipe
     for child in module.children():
         if child not in parents:
             parents[child] = module
             _walk(child, found, parents)
+
+
+def _recipe(module: nn.Module, found: Found) -> Recipe | str:
+    """How the operator computes a module, or why it does not; of modules that are alike, one is tried."""
+    kind = fingerprint(module)
+    if kind not in found.kinds:
+        try:
+            if reason := why_not(module):
+                raise RefusedError(reason)
+            found.kinds[kind] = _with_odd(module, recognise(module))
+        except RefusedError as error:
+            found.kinds[kind] = str(error)
+    known = found.kinds[kind]
+    return known.of(module) if isinstance(known, Recipe) else known
 
 
 def _worth_a_try(module: nn.Module) -> bool:

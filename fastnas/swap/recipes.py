@@ -38,8 +38,10 @@ class Recipe:
         self.name, self.stride, self.leaves, self.channels = name, stride, list(leaves), channels
         self.odd = True
         modules = list(module.modules())
-        self._hooks = [store for m in modules for store in hook_stores(m)]
-        self._children = [(m._modules, list(m._modules.values())) for m in modules]
+        self._positions = [modules.index(leaf) for leaf in leaves]
+        self._empty: list[Any] = [store for m in modules for store in hook_stores(m)]
+        self._empty += [m._modules for m in modules if not m._modules]
+        self._children = [(m._modules, list(m._modules.values())) for m in modules if m._modules]
 
     @property
     def preprocesses(self) -> bool:
@@ -51,12 +53,20 @@ class Recipe:
         """Alike for modules of one class that compute the same."""
         return (self.name, self.stride, self.channels, tuple(getattr(leaf, "affine", None) for leaf in self.leaves))
 
+    def of(self, module: nn.Module) -> Recipe:
+        """The same of a module that is built alike."""
+        modules = list(module.modules())
+        recipe = Recipe(module, self.name, self.stride, [modules[i] for i in self._positions], self.channels)
+        recipe.odd = self.odd
+        return recipe
+
     def why_changed(self) -> str | None:
         """What was done to the module since it was recognised; None if nothing."""
-        if any(self._hooks):
-            return "it has hooks, or a module inside it has"
-        if any(list(store.values()) != before for store, before in self._children):
-            return "modules inside it have been replaced"
+        if any(self._empty):
+            return "it has hooks or modules that it did not have"
+        for store, before in self._children:
+            if list(store.values()) != before:
+                return "modules inside it have been replaced"
         return None
 
     def fits(self, shape: Sequence[int]) -> bool:

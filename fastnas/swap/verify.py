@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from fastnas.swap.calls import Arguments, writable
 from fastnas.swap.modules import restore_module
@@ -16,6 +16,7 @@ from fastnas.swap.recipes import RefusedError, brief
 from fastnas.swap.trace import borrowed_buffers, generators, training
 
 _IMAGES = 2  # of a batch are enough
+_SIDE = 8  # height and width of an image are not made smaller than this
 # Largest error, relative to the largest value of the compared tensor. In float64 both err by about 1e-14, through
 # several stages of normalisation some 100 times that.
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-3}
@@ -24,20 +25,40 @@ _TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-3}
 def verify(region: nn.Module, arguments: Arguments) -> float:
     """The largest relative error of the region's results, gradients and buffers, in training and in eval mode.
 
-    Both run on random values in the arguments' shapes, on copies of the region in float64; in float32 if its own code
-    does not run in float64.
+    Both run on random values on copies of the region in float64, on two images of the arguments' size or a power of two
+    smaller; in float32 if its own code does not run in float64.
 
     Raises:
         RefusedError: they differ, or one of them fails.
     """
-    try:
-        return _largest_error(region, arguments, torch.float64)
-    except _OwnError:
-        pass  # its own code may be made for float32
-    try:
-        return _largest_error(region, arguments, torch.float32)
-    except _OwnError as own:
-        raise RefusedError(f"its own code fails on random values: {own}") from own
+    small = _shrunk(arguments)
+    attempts = [(small, torch.float64), (arguments, torch.float64), (arguments, torch.float32)]
+    if small is arguments:
+        attempts = attempts[1:]
+    failure: _OwnError | None = None
+    for given, dtype in attempts:  # its own code may be made for one size, or for float32
+        try:
+            return _largest_error(region, given, dtype)
+        except _OwnError as own:  # noqa: PERF203 # there are three at most
+            failure = own
+    raise RefusedError(f"its own code fails on random values: {failure}") from failure
+
+
+def _shrunk(arguments: Arguments) -> Arguments:
+    """Arguments with fewer images, smaller ones where all heights and widths can be divided; values do not matter."""
+    leaves, tree = tree_flatten((arguments.args, arguments.kwargs))
+    sides = {side for leaf in leaves if _is_image(leaf) for side in leaf.shape[2:]}
+    factor = 1
+    while sides and min(sides) >= 2 * factor * _SIDE and not any(side % (4 * 2 * factor) for side in sides):
+        factor *= 2
+    small = [
+        leaf[:, :, : leaf.shape[2] // factor, : leaf.shape[3] // factor] if _is_image(leaf) else leaf for leaf in leaves
+    ]
+    return arguments if factor == 1 else Arguments(*tree_unflatten(small, tree))
+
+
+def _is_image(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) and leaf.ndim == 4 and leaf.is_floating_point()
 
 
 def _largest_error(region: nn.Module, arguments: Arguments, dtype: torch.dtype) -> float:
