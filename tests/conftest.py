@@ -6,11 +6,14 @@ import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 import torch._functorch.config
-from runs import image_folder
+
+if TYPE_CHECKING:
+    from interpreter import Guarded
 
 if not torch.cuda.is_available():  # before anything imports Triton, which looks at it then
     os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -23,11 +26,15 @@ if hasattr(torch._functorch.config, "error_on_custom_op_aliasing"):  # PyTorch 2
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fuzz", type=int, default=30, help="how many random cells are accelerated")
+    parser.addoption("--thorough", action="store_true", help="also the tests that are more of the same and take long")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Triton's interpreter takes longest by far: last of all, it would keep one of two processes waiting."""
-    items.sort(key=lambda item: item.path.name != "test_triton.py")
+    if not config.getoption("thorough"):
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("thorough")])
+        items[:] = [item for item in items if not item.get_closest_marker("thorough")]
+    items.sort(key=lambda item: not item.path.name.startswith("test_triton"))
 
 
 def pytest_collection_finish() -> None:
@@ -47,6 +54,32 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
     yield
     torch.use_deterministic_algorithms(deterministic)
+
+
+@pytest.fixture(scope="module")
+def interpreted() -> Iterator[None]:
+    """Triton's interpreter is as fast as it gets."""
+    from interpreter import hurried
+
+    with hurried():
+        yield
+
+
+@pytest.fixture
+def guarded(monkeypatch: pytest.MonkeyPatch) -> Iterator[Guarded]:
+    """What a GPU backend works on is full of NaN, and lies between zones that nobody may write."""
+    from interpreter import Guarded
+
+    from fastnas.ops import gpu, results
+
+    guard = Guarded()
+    output, statistics = results.output, results.statistics
+    monkeypatch.setattr(gpu, "allocate", guard.allocate)
+    monkeypatch.setattr(gpu, "Tensors", guard.tensors)
+    monkeypatch.setattr(results, "output", lambda *args: guard.like(output(*args)))
+    monkeypatch.setattr(results, "statistics", lambda *args: guard.like(statistics(*args)))
+    yield guard
+    guard.check()
 
 
 @pytest.fixture
@@ -69,4 +102,6 @@ def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of two classes, which a module's tests only read."""
+    from runs import image_folder
+
     return image_folder(tmp_path_factory.mktemp("data"))

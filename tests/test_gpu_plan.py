@@ -159,6 +159,7 @@ def test_a_darts_cell_moves_an_eighth_of_what_stock_moves_in_a_twentieth_of_the_
     assert len(fast) * 20 <= len(stock)
 
 
+@pytest.mark.thorough
 def test_a_layer_of_a_trellis_moves_an_eighth_of_what_stock_moves_in_a_twentieth_of_the_launches() -> None:
     counts = gpu_cost.trellis_counts(8, 321, 2)
     stock, fast = (counts[name] for name in (gpu_cost.STOCK, gpu_cost.FAST))
