@@ -16,7 +16,8 @@ STAMP := $(VENV)/installed
 CPP := $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*/*/*.h csrc/*/*/*.cpp csrc/*/*.cu csrc/*/*.cuh csrc/*/*/*.cuh)
 DEMO := runs/demo
 
-.PHONY: demo test test-cpp test-gpu test-gpu-emulated gpu-gates cuda-standalone check check-full format bench bench-gpu clean
+.PHONY: demo test test-cpp test-gpu test-gpu-emulated sanitize-gpu cuda-standalone check check-full format bench bench-gpu clean
+.PHONY: gpu-gates gpu-gates-triton gpu-gates-cuda
 
 $(VENV)/requirements: requirements/dev.txt
 	$(PYTHON) -m venv $(VENV)
@@ -43,13 +44,17 @@ test: $(STAMP)
 test-cpp:
 	$(MAKE) --no-print-directory -C csrc/tests test
 
-test-gpu-emulated: $(STAMP)
+test-gpu-emulated: $(STAMP) sanitize-gpu
 	$(BIN)/python -m pytest tests/test_cuda_emulated.py
+
+sanitize-gpu:
 	$(MAKE) --no-print-directory -C csrc/cuda test
 
-gpu-gates: $(STAMP)
-	$(BIN)/python -m tools.gpu_gates.triton_kernels --check
-	$(BIN)/python -m tools.gpu_gates.cuda_kernels --check
+gpu-gates: gpu-gates-triton gpu-gates-cuda
+
+CHECK := --check
+gpu-gates-triton gpu-gates-cuda: gpu-gates-%: $(STAMP)
+	$(BIN)/python -m tools.gpu_gates.$*_kernels $(CHECK)
 
 cuda-standalone:
 	$(MAKE) --no-print-directory -C csrc/cuda standalone
@@ -60,7 +65,8 @@ check: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $(CPP)
 
-check-full: check test test-cpp
+check-full: check test test-cpp gpu-gates
+	$(BIN)/python -m pytest --thorough -m thorough --timeout 3600
 	.ci/sanitize
 	.ci/old-cpu
 	$(BIN)/python tests/soak.py

@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 from fastnas.ops.cuda import SCALARS, SOURCES, THREADS
-from tools.gpu_gates.report import Kernel, main, occupancy
+from tools.gpu_gates.report import Kernel, Wanted, main, occupancy
 
 NVRTC_ARCHS, NVCC_ARCHS = (60, 70, 80, 90), (75, 80, 90, 100)
 NVRTC, NVCC = (12, 6), 13
@@ -63,8 +63,8 @@ def kernels(log: str, instance: str, arch: int) -> list[Kernel]:
     return found
 
 
-def compile_all() -> list[Kernel]:
-    """Every kernel, storage type, chip and compiler."""
+def compile_all(wanted: Wanted) -> list[Kernel]:
+    """Every kernel, for the storage types, compilers and chips that are wanted."""
     from cuda.bindings import nvrtc
 
     version = nvrtc.nvrtcVersion()[1:]
@@ -72,10 +72,11 @@ def compile_all() -> list[Kernel]:
         raise SystemExit(f"the table is made with NVRTC {NVRTC[0]}.{NVRTC[1]}, found {version[0]}.{version[1]}")
     compiled = []
     for scalar in SCALARS.values():
-        for arch in NVRTC_ARCHS:
-            compiled += kernels(by_nvrtc(scalar, arch), f"{NAMES[scalar]}, NVRTC 12.6", arch)
-        for arch in NVCC_ARCHS:
-            compiled += kernels(by_nvcc(scalar, arch), f"{NAMES[scalar]}, nvcc {NVCC}", arch)
+        for name, archs, logged in (("NVRTC 12.6", NVRTC_ARCHS, by_nvrtc), (f"nvcc {NVCC}", NVCC_ARCHS, by_nvcc)):
+            instance = f"{NAMES[scalar]}, {name}"
+            for arch in archs:
+                if wanted(instance, arch):
+                    compiled += kernels(logged(scalar, arch), instance, arch)
     return sorted(compiled, key=lambda k: (k.kernel, k.instance, k.arch))
 
 

@@ -1,7 +1,7 @@
 """What every GPU backend's gate has in common: figures of compiled kernels, their table in docs/, and the check.
 
-A gate compiles its kernels and calls `main`, which writes docs/gpu-kernels-<backend>.json and .md, or with `--check`
-fails where a figure is worse than the committed one.
+A gate calls `main` with what compiles its kernels, which writes docs/gpu-kernels-<backend>.json and .md, or with
+`--check` fails where a figure is worse than the committed one.
 """
 
 from __future__ import annotations
@@ -16,6 +16,10 @@ from pathlib import Path
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 HOT = ("moments", "apply", "grad_sums", "stage_back", "source_back")
 """Kernels that may not spill."""
+
+
+Wanted = Callable[[str, int], bool]
+"""Whether an instance is to be compiled for a chip."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,15 @@ def worse(now: Iterable[Kernel], committed: Iterable[Kernel]) -> list[str]:
     return result + [f"{_name(k)}: in the committed table, no longer compiled" for k in before.values()]
 
 
+def one_chip(committed: Iterable[Kernel]) -> Wanted:
+    """Of a table's instances each for one of its chips, these in turn; and whatever the table does not have."""
+    chips: dict[str, set[int]] = {}
+    for k in committed:
+        chips.setdefault(k.instance, set()).add(k.arch)
+    chosen = {name: sorted(chips[name])[i % len(chips[name])] for i, name in enumerate(sorted(chips))}
+    return lambda instance, arch: chosen.get(instance, arch) == arch
+
+
 def read(backend: str) -> list[Kernel]:
     """The committed figures."""
     return [Kernel(**row) for row in json.loads(_path(backend, "json").read_text())]
@@ -163,15 +176,25 @@ def _path(backend: str, suffix: str) -> Path:
     return DOCS / f"gpu-kernels-{backend}.{suffix}"
 
 
-def main(backend: str, compile_all: Callable[[], list[Kernel]], note: str) -> None:
-    """Compile, then write the table, or check it; ends the process with 1 where a gate fails."""
+def main(backend: str, compile_all: Callable[[Wanted], list[Kernel]], note: str) -> None:
+    """Compile, then write the table, or check it; ends the process with 1 where a gate fails.
+
+    Args:
+        backend: as of Kernel.
+        compile_all: compiles all that is wanted.
+        note: what the table begins with.
+    """
     parser = argparse.ArgumentParser(description=f"Compile the {backend} kernels ahead of time and look at the result.")
-    parser.add_argument("--check", action="store_true", help="fail where a figure is worse than the committed table's")
-    check = parser.parse_args().check
-    kernels = compile_all()
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--check", action="store_true", help="fail where a figure is worse than the committed table's")
+    mode.add_argument("--check-one-chip", action="store_true", help="the same, every instance for one chip, in turn")
+    options = parser.parse_args()
+    committed = read(backend) if options.check or options.check_one_chip else []
+    wanted = one_chip(committed) if options.check_one_chip else lambda instance, arch: True
+    kernels = compile_all(wanted)
     problems = faults(kernels)
-    if check:
-        problems += worse(kernels, read(backend))
+    if committed:
+        problems += worse(kernels, [k for k in committed if wanted(k.instance, k.arch)])
     else:
         write(backend, kernels, note)
     print(*problems, f"{len(kernels)} kernels compiled, {len(problems)} problems", sep="\n")

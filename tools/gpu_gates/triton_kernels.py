@@ -18,7 +18,7 @@ from pathlib import Path
 
 from fastnas.ops import DARTS_CANDIDATES, Edge, Norm, Spec
 from fastnas.ops.compiled import compiled
-from tools.gpu_gates.report import WARP, Kernel, main, occupancy
+from tools.gpu_gates.report import WARP, Kernel, Wanted, main, occupancy
 
 ARCHS = (70, 75, 80, 90, 100)
 DTYPES = ("fp32", "fp16", "bf16")
@@ -135,10 +135,11 @@ def _resources(cubin: bytes) -> tuple[int, int]:
     return int(found[1]), int(found[2]) + int(found[3])
 
 
-def compile_all() -> list[Kernel]:
-    """Every instance, on all processors."""
+def compile_all(wanted: Wanted) -> list[Kernel]:
+    """Every instance that is wanted, on all processors."""
+    chosen = [instance for instance in instances() if wanted(instance.name, instance.arch)]
     with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        return list(pool.map(build, instances(), chunksize=4))
+        return list(pool.map(build, chosen, chunksize=4))
 
 
 if __name__ == "__main__":
