@@ -35,7 +35,7 @@ SIZES = [1, 2, 7, 8, 14, 15, 28, 32, 56, 112, 224]
 ELEMENTS = 4e6
 MIN_ROUNDS, MAX_ROUNDS = 3, 51
 EVEN_ONLY = "even sizes only"
-QUICK = {"channels": [4], "sizes": [1, 7, 8], "batch": [1, 2], "seconds": 0.01, "threads": 1}
+QUICK = {"channels": [4], "sizes": [1, 7, 8], "batch": [1], "seconds": 0.01, "threads": 1}
 
 
 @dataclass(frozen=True)

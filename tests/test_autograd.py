@@ -20,7 +20,7 @@ def arguments(p: Problem, memory: str = "fast", requires_grad: bool = True) -> t
     return *leaves, p.running, p.spec.text, memory, "cpu"
 
 
-@pytest.mark.parametrize("name", ["size-3x5-s2", "mixed-norms", "cell-reduction"])
+@pytest.mark.parametrize("name", ["size-3x5-s2", "mixed-norms", "cell-after-reduction"])
 @pytest.mark.parametrize("memory", ["fast", "lean"])
 def test_opcheck(name: str, memory: str) -> None:
     torch.library.opcheck(cell, arguments(problem(BY_NAME[name]).to(torch.float32), memory))
@@ -40,9 +40,9 @@ def test_opcheck_of_the_running_statistics() -> None:
     torch.library.opcheck(update_running_stats, (means, variances, counts, torch.rand(2, 5), [0.1, -1.0], [6, 8]))
 
 
-@pytest.mark.parametrize("dynamic", [False, True])
-def test_compiles_to_one_graph(dynamic: bool) -> None:
-    p = problem(BY_NAME["cell-reduction"])
+@pytest.mark.parametrize(("name", "dynamic"), [("cell-reduction", False), ("uneven-edges", True)])
+def test_compiles_to_one_graph(name: str, dynamic: bool) -> None:
+    p = problem(BY_NAME[name])
 
     def function(*args: object) -> tuple[Tensor, Tensor]:
         return mixed_cell(*args, backend="cpu")  # type: ignore[arg-type]

@@ -29,17 +29,14 @@ def run(script: str, path: Path, *words: str) -> tuple[str, dict[str, Any]]:
 def test_sweep_measures_every_shape_it_can(tmp_path: Path) -> None:
     output, document = run("sweep.py", tmp_path / "sweep.json")
     rows = {(row["batch"], row["size"], row["stride"]): row for row in document["rows"]}
-    # One value a channel cannot be normalised.
-    assert set(rows) == {(n, size, stride) for n in (1, 2) for size in (1, 7, 8) for stride in (1, 2)} - {
-        (1, 1, 1),
-        (1, 1, 2),
-    }
+    # One value a channel, of an image of one pixel, cannot be normalised.
+    assert set(rows) == {(1, size, stride) for size in (7, 8) for stride in (1, 2)}
     for (_, size, stride), row in rows.items():
         assert row["medians"]["fastnas fast"] > 0
         odd = stride == 2 and size % 2 == 1
         assert (row["medians"]["stock"] == "even sizes only") == odd
         assert (row["ratio"] is None) == odd
-    assert "10 shapes, 7 compared with the faster stock layout, " in output
+    assert "4 shapes, 3 compared with the faster stock layout, " in output
 
 
 @pytest.mark.parametrize("words", [["--channels", "3"], ["--json", "/nowhere/file.json"], ["--sizes", "0"]])

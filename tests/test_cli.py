@@ -190,7 +190,7 @@ def test_info_lists_backends_with_reasons() -> None:
 
 def test_ctrl_c_stops_cleanly_and_the_run_can_be_resumed(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    words = ["search", f"--data={data}", f"--out={out}", *TINY_OPTIONS, "--epochs=20"]
+    words = ["search", f"--data={data}", f"--out={out}", *TINY_OPTIONS, "--epochs=12"]
     # A shell's background job, as CI may be, inherits an ignored SIGINT; a user's terminal does not.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen([*FASTNAS, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -202,7 +202,7 @@ def test_ctrl_c_stops_cleanly_and_the_run_can_be_resumed(data: Path, tmp_path: P
         _, error = process.communicate(timeout=60)
     assert process.returncode == 130
     assert re.fullmatch(
-        rf"fastnas: interrupted, with \d+ of 20 epochs saved; go on with: fastnas search --out {out} --resume\n", error
+        rf"fastnas: interrupted, with \d+ of 12 epochs saved; go on with: fastnas search --out {out} --resume\n", error
     )
     assert not list(out.glob("*.tmp"))
     assert not (out / "genotype.json").exists()

@@ -73,6 +73,8 @@ def test_every_vector_width_computes_the_same(width: str) -> None:
     flags = Path("/proc/cpuinfo").read_text()
     if {"avx2": "avx2", "avx512": "avx512dq"}.get(width, "") not in flags:
         pytest.skip(f"this processor has no {width}")
+    if _C.vector_width() == width:
+        pytest.skip(f"tests/test_operator.py runs with {width}")
     root = Path(__file__).parent
     table = [
         str(root / "test_operator.py"),
@@ -80,7 +82,7 @@ def test_every_vector_width_computes_the_same(width: str) -> None:
         "-p",
         "no:cacheprovider",
         "-k",
-        "float64 or layout or special or float32",
+        "float64 or layout or special or (float32 and not trellis)",
     ]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *table],
