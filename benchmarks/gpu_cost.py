@@ -25,7 +25,6 @@ from rich.console import Console
 from rich.table import Table
 
 from fastnas.bench.gpu_cost import Cost, call_costs
-from fastnas.kernels.launch import TritonKernels
 from fastnas.nn import AutoDeepLabSupernet, Cell, DartsSupernet, TrellisCell
 from fastnas.ops.cuda import CudaKernels
 
@@ -118,7 +117,7 @@ def step_counts(channels: int, layers: int, size: int, batch: int) -> Counts:
 
 
 def _cell_costs(cell: Cell | TrellisCell, batch: int, sizes: list[tuple[int, int]], memory: str) -> list[Cost]:
-    return call_costs(cell.spec, batch, sizes, memory, TritonKernels.tiling)
+    return call_costs(cell.spec, batch, sizes, memory, CudaKernels.tiling)
 
 
 def _around_cells(plain: stock.Network, images: torch.Tensor, labels: torch.Tensor) -> list[Cost]:

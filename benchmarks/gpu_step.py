@@ -1,6 +1,7 @@
-"""Whole steps of the DARTS search network on a GPU: time and memory, fastnas against stock PyTorch.
+"""Whole steps of a search network on a GPU: time and memory, fastnas against stock PyTorch.
 
-    python benchmarks/gpu_step.py                                 # C=16, L=8, 32x32, batch 64, on cuda:0
+    python benchmarks/gpu_step.py                                 # DARTS, C=16, L=8, 32x32, batch 64, on cuda:0
+    python benchmarks/gpu_step.py --network auto-deeplab          # F=8, L=12, crop 321, batch 2
     python benchmarks/gpu_step.py --batch 16 64 --compile 1800 --json gpu.json
 
 Without a GPU it says so and does nothing. `--device cpu` runs the same code on the CPU, to try it; memory is a GPU's
@@ -19,7 +20,7 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from contestants import FAST, LEAN, STOCK, STOCK_LAST, Contestant, Setting, make
+from contestants import FAST, LEAN, STOCK, STOCK_LAST, Contestant, Setting, Sizes, TrellisSetting, make
 from isolated import isolated, reason
 from machine import machine
 from rich.console import Console
@@ -28,6 +29,10 @@ from timing import WARM_UP
 
 COMPILED = "stock compiled"
 NAMES = (STOCK, STOCK_LAST, FAST, LEAN)
+NETWORKS = {
+    "darts": (Setting, {"batch": [64], "channels": 16, "layers": 8, "size": 32}),
+    "auto-deeplab": (TrellisSetting, {"batch": [2], "channels": 8, "layers": 12, "size": 321}),
+}
 
 
 @dataclass
@@ -39,7 +44,7 @@ class Figures:
     peak: int = 0
 
 
-def make_on(device: torch.device, name: str, setting: Setting, backend: str = "auto") -> Contestant:
+def make_on(device: torch.device, name: str, setting: Sizes, backend: str = "auto") -> Contestant:
     """The contestant with network and batches on the device."""
     contestant = make(name, setting, backend=backend)
     contestant.network.to(device)
@@ -71,7 +76,7 @@ def memory(contestant: Contestant, device: torch.device) -> tuple[int, int]:
     return saved, torch.cuda.max_memory_allocated(device) - before
 
 
-def measure(setting: Setting, device: torch.device, backend: str, rounds: int) -> dict[str, Figures | str]:
+def measure(setting: Sizes, device: torch.device, backend: str, rounds: int) -> dict[str, Figures | str]:
     """Forward + backward of every network, in turn, or why it failed."""
     found: dict[str, Figures | str] = {}
     steps: dict[str, Callable[[], None]] = {}
@@ -86,7 +91,7 @@ def measure(setting: Setting, device: torch.device, backend: str, rounds: int) -
 
 
 def prepare(
-    device: torch.device, name: str, setting: Setting, backend: str, steps: dict[str, Callable[[], None]]
+    device: torch.device, name: str, setting: Sizes, backend: str, steps: dict[str, Callable[[], None]]
 ) -> Figures | str:
     """Memory of a network, whose step joins `steps`; or why there is none."""
     try:
@@ -98,7 +103,7 @@ def prepare(
         return reason(error)
 
 
-def compiled(setting: Setting, device: str, rounds: int) -> Figures:
+def compiled(setting: Sizes, device: str, rounds: int) -> Figures:
     """The same of stock under torch.compile; runs in a process with a time limit."""
     place = torch.device(device)
     contestant = make_on(place, STOCK, setting)
@@ -109,7 +114,7 @@ def compiled(setting: Setting, device: str, rounds: int) -> Figures:
     return Figures([seconds(contestant.forward_backward, place) for _ in range(rounds)], *used)
 
 
-def table(setting: Setting, found: dict[str, Figures | str]) -> Table:
+def table(setting: Sizes, found: dict[str, Figures | str]) -> Table:
     """One row a network, each with how many times as much stock needs."""
     result = Table("network", title=str(setting), title_justify="left")
     for heading in (
@@ -139,15 +144,18 @@ def table(setting: Setting, found: dict[str, Figures | str]) -> Table:
 def main() -> None:
     """Measure, print, and write what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, nargs="+", default=[64])
-    parser.add_argument("--channels", type=int, default=16)
-    parser.add_argument("--layers", type=int, default=8)
-    parser.add_argument("--size", type=int, default=32, help="height and width of the images")
+    parser.add_argument("--network", choices=NETWORKS, default="darts")
+    parser.add_argument("--batch", type=int, nargs="+", help="one or more (default 64, or 2)")
+    parser.add_argument("--channels", type=int, help="width: C of DARTS, F of Auto-DeepLab (default 16, or 8)")
+    parser.add_argument("--layers", type=int, help="default 8, or 12")
+    parser.add_argument("--size", type=int, help="height and width of the images (default 32, or 321)")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--backend", default="auto", help="triton, cuda, or auto")
     parser.add_argument("--compile", type=float, metavar="SECONDS", help="also stock under torch.compile")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure to FILE")
+    kind, defaults = NETWORKS[parser.parse_args().network]
+    parser.set_defaults(**defaults)
     words = parser.parse_args()
     console, device = Console(), torch.device(words.device)
     if device.type == "cuda" and not torch.cuda.is_available():
@@ -160,7 +168,7 @@ def main() -> None:
         console.print(f"{name}: {value}", markup=False, highlight=False)
     results = {}
     for batch in words.batch:
-        setting = Setting(words.channels, words.layers, words.size, batch)
+        setting = kind(words.channels, words.layers, words.size, batch)
         found = measure(setting, device, words.backend, words.rounds)
         if words.compile:
             found[COMPILED] = isolated(compiled, setting, words.device, words.rounds, limit=words.compile)

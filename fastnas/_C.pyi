@@ -95,6 +95,15 @@ class GpuLaunch:
     accumulate: int
     resample: int
 
+def gpu_launch(
+    launch_kernel: int,
+    functions: Sequence[int],
+    launches: Sequence[GpuLaunch],
+    tensors: int,
+    threads: int,
+    stream: int,
+) -> int: ...
+
 class GpuPlan:
     launches: list[GpuLaunch]
     table: bytes

@@ -30,7 +30,7 @@ NAMES: list[str] = _C.gpu_kernels()
 GATHER = ("moments", "apply", "grad_sums", "stage_back", "source_back")
 
 # A tile's values of all channels stay in registers; more channels than LARGEST are worked on in several blocks.
-TILING = (1024, 16, 64, 512)
+TILING = (1024, 16, 64, 792)
 SMALLEST, LARGEST = 16, 64  # tl.dot needs sixteen
 
 

@@ -41,7 +41,7 @@ from fastnas.kernels.rows import factor, job_row, number, only_if, per_channel
 
 # Tiles, or parts, that are read at once, and what a block of `reduce` adds up (kReduceChunk of csrc/gpu/plan.h).
 TILES = constexpr(16)
-CHUNK = constexpr(256)
+CHUNK = constexpr(32)
 
 
 @triton.jit

@@ -15,6 +15,22 @@ from fastnas.ops.gpu import Tensors
 ROOT = Path(__file__).parent.parent
 
 
+class LaunchArgument(ctypes.Structure):
+    """`Launch` of csrc/gpu/job.h."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_int)
+        for name in (
+            *("kernel", "grid_x", "grid_y", "list", "count", "state", "tile", "images", "channels"),
+            *("in_channels", "out_channels", "accumulate", "resample"),
+        )
+    )
+
+    @classmethod
+    def of(cls, launch: _C.GpuLaunch) -> LaunchArgument:
+        return cls(*(getattr(launch, field[0]) for field in cls._fields_))
+
+
 class EmulatedKernels:
     """`CudaKernels`, on CPU tensors.
 
@@ -31,7 +47,7 @@ class EmulatedKernels:
     def run(self, launches: Sequence[_C.GpuLaunch], tensors: Tensors) -> None:
         dtype, given = list(cuda.SCALARS).index(tensors.bases[0].dtype), cuda.TensorsArgument.of(tensors)
         for launch in launches:
-            arguments = map(ctypes.byref, (given, cuda.LaunchArgument.of(launch)))
+            arguments = map(ctypes.byref, (given, LaunchArgument.of(launch)))
             check(library().fastnas_launch(dtype, *arguments, self.seed))
 
 

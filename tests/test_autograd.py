@@ -193,7 +193,7 @@ class TestArguments:
             ({"alpha": torch.rand(2).double()}, "must be torch.float32 on cpu, got torch.float64"),
             ({"running": [torch.rand(4)]}, "0 running tensors, got 1"),
             ({"memory": "small"}, "memory must be one of fast, lean, got 'small'"),
-            ({"backend": "gpu"}, "backend must be auto, triton, cuda, cpu or reference, got 'gpu'"),
+            ({"backend": "gpu"}, "backend must be auto, cuda, triton, cpu or reference, got 'gpu'"),
             ({"inputs": [torch.randn(1, 4, 1, 1)]}, "Expected more than 1 value per channel when training"),
         ],
     )

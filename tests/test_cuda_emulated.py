@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from emulated import EmulatedKernels, check, library
+from emulated import EmulatedKernels, LaunchArgument, check, library
 from operator_cases import BY_NAME, CASES, Case, Problem, edge, error, fused, names, problem, resize_to, run
 from test_operator import PRECISE, assert_as_exact_as_eager, assert_usually_as_exact_as_eager, hard
 from torch import Tensor
@@ -218,7 +218,7 @@ def broken(name: str, size: int, seed: int) -> Tensor:
     """What a kernel of csrc/cuda/emulate/broken.cuh writes after 0, 1, 2, …, with room for one number more."""
     given, written = torch.arange(float(size)), torch.full((size + 1,), float("nan"))
     tensors = cuda.TensorsArgument((given.data_ptr(), written.data_ptr()))
-    launch = cuda.LaunchArgument(grid_x=1, grid_y=1, tile=size)
+    launch = LaunchArgument(grid_x=1, grid_y=1, tile=size)
     check(library().fastnas_broken(name.encode(), ctypes.byref(tensors), ctypes.byref(launch), seed))
     return written
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 from typing import Any
 
@@ -17,9 +18,10 @@ from fastnas import _C
 from fastnas.bench.gpu_cost import _LaunchCost, _Table, call_costs
 from fastnas.ops import DARTS_CANDIDATES, Norm, Spec, gpu
 from fastnas.ops.compiled import compiled
+from fastnas.ops.cuda import CudaKernels
 from fastnas.ops.functional import edge_spec
 
-TILING = (1024, 16, 64, 512)
+TILING = CudaKernels.tiling
 ALL = (True, True, True)
 VIEWS = {"Job": ("input", "output", "grad", "grad_gathered"), "State": ("value", "grad", "given")}
 
@@ -39,6 +41,42 @@ def test_launches_do_not_depend_on_how_many_candidates_an_edge_has(memory: str) 
         spec = cell_spec(8, steps=4, candidates=candidates)
         counts.add(tuple(len(plan.launches) for plan in plans(spec, 2, ((8, 8), (8, 8)), memory)))
     assert len(counts) == 1
+
+
+@pytest.mark.parametrize(("refused", "expected"), [(None, 0), (2, 719)])
+def test_launches_reach_the_driver_until_one_is_refused(refused: int | None, expected: int) -> None:
+    launches = plans(cell_spec(8, steps=2), 2, ((8, 8), (8, 8)), "fast")[0].launches
+    calls: list[tuple[object, ...]] = []
+    given = (ctypes.c_longlong * 2)(7, 8)
+
+    def launch_kernel(function: int, *rest: Any) -> int:
+        *sizes, stream, arguments, _ = rest
+        numbers = ctypes.cast(arguments[1], ctypes.POINTER(ctypes.c_int))
+        calls.append((function, sizes, stream, arguments[0] == ctypes.addressof(given), numbers[:7]))
+        return 719 if len(calls) - 1 == refused else 0
+
+    kind = ctypes.CFUNCTYPE(
+        ctypes.c_int,
+        ctypes.c_void_p,
+        *[ctypes.c_uint] * 7,
+        ctypes.c_void_p,
+        ctypes.POINTER(ctypes.c_void_p),
+        ctypes.c_void_p,
+    )
+    driver = kind(launch_kernel)
+    address = ctypes.cast(driver, ctypes.c_void_p).value or 0
+    functions = [100 + kernel for kernel in range(len(_C.gpu_kernels()))]
+    assert _C.gpu_launch(address, functions, launches, ctypes.addressof(given), 128, 5) == expected
+    assert calls == [
+        (
+            functions[each.kernel],
+            [each.grid_x, each.grid_y, 1, 128, 1, 1, 0],
+            5,
+            True,
+            [each.kernel, each.grid_x, each.grid_y, each.list, each.count, each.state, each.tile],
+        )
+        for each in (launches if refused is None else launches[: refused + 1])
+    ]
 
 
 @pytest.mark.parametrize("memory", ["fast", "lean"])

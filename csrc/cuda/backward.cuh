@@ -64,31 +64,39 @@ __device__ inline void coefficients(const Tensors<T>& t, const Launch& launch, M
 struct NormGrad {
     float a, b, c, mean;
     bool batch;
+    __device__ float operator()(float g, float u) const { return batch ? a * g + (b * (u - mean) + c) : a * g; }
+};
+
+// Of a job, by channel.
+struct NormGrads {
+    const float *coefficients, *norm;
+    int channels;
+    bool batch;
 
     template <class T>
-    __device__ NormGrad(const Tensors<T>& t, const Job& job, int channel) : batch(job.batch) {
-        const int channels = int(job.out_channels);
-        const float* from = t.floats + job.coefficients + channel;
-        a = from[0], b = from[channels], c = from[2 * channels];
-        mean = t.floats[job.norm + channel];
+    __device__ NormGrads(const Tensors<T>& t, const Job& job)
+        : coefficients(t.floats + job.coefficients),
+          norm(t.floats + job.norm),
+          channels(int(job.out_channels)),
+          batch(job.batch) {}
+    __device__ NormGrad operator()(int c) const {
+        return {coefficients[c], coefficients[channels + c], coefficients[2 * channels + c], norm[c], batch};
     }
-    __device__ float operator()(float g, float u) const { return batch ? a * g + (b * (u - mean) + c) : a * g; }
 };
 
 // grads[place + i] = Σ over parts, plus what is there if `accumulate`
 template <class T>
-__device__ inline void reduce(const Tensors<T>& t, const Launch& launch, NoMemory&) {
-    constexpr int kChunk = 256;  // plan.h: kReduceChunk
-    const Reduction& r = reinterpret_cast<const Reduction*>(t.table + launch.list)[blockIdx.y];
-    const i64 end = (blockIdx.x + i64(1)) * kChunk;
-    for (i64 i = i64(blockIdx.x) * kChunk + threadIdx.x; i < end && i < r.size; i += kThreads) {
-        const float* from = t.floats + r.source + i;
-        double sum = 0;
-#pragma unroll 4
-        for (i64 part = 0; part < r.parts; ++part) sum += from[part * r.stride];
-        float& grad = t.grads[r.place + i];
-        grad = float(r.accumulate ? grad + sum : sum);
-    }
+__device__ inline void reduce(const Tensors<T>& t, const Launch& launch, MergeMemory& memory) {
+    constexpr int kChunk = 32;  // plan.h: kReduceChunk
+    const Reduction r = reinterpret_cast<const Reduction*>(t.table + launch.list)[blockIdx.y];
+    const int first = int(blockIdx.x) * kChunk;
+    if (first >= r.size) return;
+    const Columns at(first, at_most(first + kChunk, int(r.size)));
+    const float* from = t.floats + r.source + at.channel;
+    const double sum = merge(at, int(r.parts), memory, [&](int part) { return double(from[part * r.stride]); });
+    if (!at.writes()) return;
+    float& grad = t.grads[r.place + at.channel];
+    grad = float(r.accumulate ? grad + sum : sum);
 }
 
 }  // namespace fastnas::gpu

@@ -34,8 +34,6 @@ struct TileMemory {
     alignas(16) float u[kElements];
 };
 
-struct NoMemory {};
-
 template <class T>
 __device__ inline const Job& job_of(const Tensors<T>& t, i64 place) {
     return reinterpret_cast<const Job*>(t.table)[t.table[place]];
@@ -61,13 +59,13 @@ __device__ inline T* image_of(const Tensors<T>& t, const View& view, int image) 
 // Pixel number `index` of all images: of N·H·W, fewer than 2^31.
 struct Pixel {
     int image, y, x;
-    __device__ Pixel(int index, int height, int width) {
-        const unsigned rows = unsigned(index) / unsigned(width);
-        x = int(unsigned(index) - rows * unsigned(width));
-        image = int(rows / unsigned(height));
-        y = int(rows) - image * height;
-    }
 };
+
+__device__ inline Pixel pixel_at(int index, int height, int width) {
+    const unsigned rows = unsigned(index) / unsigned(width);
+    const int x = int(unsigned(index) - rows * unsigned(width)), image = int(rows / unsigned(height));
+    return {image, int(rows) - image * height, x};
+}
 
 // A tile of images of H × W, and the column of it that is this thread's: one pixel and every `step`-th channel, so that
 // neighbouring threads have neighbouring pixels.
@@ -90,7 +88,7 @@ struct Tile {
     __device__ bool empty() const { return count <= 0; }
     __device__ bool inside() const { return pixel < count; }
     __device__ int area() const { return height * width; }
-    __device__ Pixel at(int i) const { return Pixel(first + i, height, width); }
+    __device__ Pixel at(int i) const { return pixel_at(first + i, height, width); }
     __device__ Pixel mine() const { return at(inside() ? pixel : 0); }
     __device__ int offset(const Pixel& p) const { return p.y * width + p.x; }
 };

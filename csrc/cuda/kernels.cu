@@ -7,17 +7,26 @@
 
 namespace fastnas::gpu {
 
-// Blocks that a multiprocessor should hold at least: leaves 255 registers a thread. Left to itself the compiler takes
-// fewer and spills.
-constexpr int kBlocks = 2;
-
 using Scalar = FASTNAS_SCALAR;
 
-#define FASTNAS_KERNEL(name, Memory)                                \
-    extern "C" __global__ void __launch_bounds__(kThreads, kBlocks) \
-        fastnas_##name(Tensors<Scalar> tensors, Launch launch) {    \
-        __shared__ Memory memory;                                   \
-        name(tensors, launch, memory);                              \
+template <class T>
+constexpr bool kIsHalf = false;
+template <>
+constexpr bool kIsHalf<Half> = true;
+
+// More of one kernel's blocks than this, and a compiler for one of the chips spills. Before 7.5 shared memory allows no
+// more anyway.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 750
+constexpr int kMostBlocks = 2;
+#else
+constexpr int kMostBlocks = kIsHalf<Scalar> ? 5 : 6;
+#endif
+
+#define FASTNAS_KERNEL(name, Memory, kBlocks)                                                             \
+    extern "C" __global__ void __launch_bounds__(kThreads, kBlocks < kMostBlocks ? kBlocks : kMostBlocks) \
+        fastnas_##name(Tensors<Scalar> tensors, Launch launch) {                                          \
+        __shared__ Memory memory;                                                                         \
+        name(tensors, launch, memory);                                                                    \
     }
 FASTNAS_KERNELS(FASTNAS_KERNEL)
 

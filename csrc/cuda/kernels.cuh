@@ -1,4 +1,4 @@
-// All kernels, in the order of plan.h's `Kernel`, with the shared memory of each. A kernel is a device function
+// All kernels, in the order of plan.h's `Kernel`. A kernel is a device function
 //
 //     template <class T> void kernel(const Tensors<T>&, const Launch&, Memory&)
 //
@@ -9,12 +9,14 @@
 #include "forward.cuh"
 #include "source_back.cuh"
 
-#define FASTNAS_KERNELS(X)       \
-    X(moments, TileMemory)       \
-    X(norms, MergeMemory)        \
-    X(apply, TileMemory)         \
-    X(grad_sums, TileMemory)     \
-    X(coefficients, MergeMemory) \
-    X(stage_back, TileMemory)    \
-    X(source_back, NoMemory)     \
-    X(reduce, NoMemory)
+// X(name, shared memory, blocks that a multiprocessor should hold at least): what a kernel may take of registers. Left
+// to itself the compiler takes fewer, and spills, or more than it gains by them.
+#define FASTNAS_KERNELS(X)          \
+    X(moments, TileMemory, 2)       \
+    X(norms, MergeMemory, 2)        \
+    X(apply, TileMemory, 2)         \
+    X(grad_sums, TileMemory, 2)     \
+    X(coefficients, MergeMemory, 2) \
+    X(stage_back, StageMemory, 6)   \
+    X(source_back, SumsMemory, 3)   \
+    X(reduce, MergeMemory, 2)

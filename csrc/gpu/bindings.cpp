@@ -4,6 +4,7 @@
 #include <pybind11/stl.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <map>
 #include <stdexcept>
 #include <string>
@@ -31,6 +32,25 @@ std::vector<Size> sizes_of(const Graph& graph, const Sizes& given) {
 
 Tiling tiling_of(const Cut& cut) {
     return {std::get<0>(cut), std::get<1>(cut), std::get<2>(cut), std::get<3>(cut)};
+}
+
+// cuLaunchKernel, whose library is not linked: function, grid, block, shared memory, stream, arguments, more of them.
+using LaunchKernel = int (*)(void*, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void*, void**,
+                             void**);
+
+// Puts launches on a stream. The result is what cuLaunchKernel last returned: 0 unless it has refused one.
+int launch_all(std::uintptr_t launch_kernel, const std::vector<std::uintptr_t>& functions,
+               const std::vector<const Launch*>& launches, std::uintptr_t tensors, unsigned threads,
+               std::uintptr_t stream) {
+    const auto call = reinterpret_cast<LaunchKernel>(launch_kernel);
+    for (const Launch* launch : launches) {
+        void* arguments[] = {reinterpret_cast<void*>(tensors), const_cast<Launch*>(launch)};  // read before it returns
+        const int result =
+            call(reinterpret_cast<void*>(functions.at(launch->kernel)), unsigned(launch->grid_x),
+                 unsigned(launch->grid_y), 1, threads, 1, 1, 0, reinterpret_cast<void*>(stream), arguments, nullptr);
+        if (result != 0) return result;
+    }
+    return 0;
 }
 
 // Where each column of a table's row is; that of a View is its base's.
@@ -101,6 +121,11 @@ void bind(py::module_& m, py::class_<Graph>& cell) {
         .def_readonly("out_channels", &Launch::out_channels)
         .def_readonly("accumulate", &Launch::accumulate)
         .def_readonly("resample", &Launch::resample);
+
+    m.def("gpu_launch", &launch_all,
+          "Calls cuLaunchKernel, whose address is given, for all launches; returns its last result.",
+          py::arg("launch_kernel"), py::arg("functions"), py::arg("launches"), py::arg("tensors"), py::arg("threads"),
+          py::arg("stream"));
 
     py::class_<Plan>(m, "GpuPlan", "Launches, their table, and the elements that a call's tensors need.")
         .def_readonly("launches", &Plan::launches)

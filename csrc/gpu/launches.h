@@ -8,8 +8,6 @@
 
 namespace fastnas::gpu {
 
-constexpr int kPixelsOfAWeight = 16;  // of a part, for every weight of a channel
-
 class Launches {
   public:
     Launches(const Rows& rows, const Tiling& tiling) : rows_(rows), tiling_(tiling) {}
@@ -46,14 +44,15 @@ class Launches {
         reductions_.insert(reductions_.end(), reductions.begin(), reductions.end());
         launches_.push_back(launch);
     }
-    // So many that the blocks fill a GPU, but none so short that its ∂W is much beside the activations that it reads.
+    // So many that the blocks fill a GPU, but none that has more weights of a channel than pixels: its ∂W would be more
+    // than the activations that it reads.
     int parts(const List& jobs) const {
         i64 weights = 1;
         for (int j : jobs)
             weights = std::max(weights, rows_.jobs[j].out_channels + rows_.jobs[j].kernel * rows_.jobs[j].kernel);
         const i64 pixels = rows_.images * largest(jobs);
         const i64 wanted = tiling_.blocks / std::max<i64>(1, i64(jobs.size()));
-        return int(std::max<i64>(1, std::min({wanted, pixels / (kPixelsOfAWeight * weights), i64(tiles(jobs))})));
+        return int(std::max<i64>(1, std::min({wanted, pixels / weights, i64(tiles(jobs))})));
     }
     int tiles(const Job& job) const { return tiles(job.out_height * job.out_width, tile_); }
     // A list of jobs for the kernels to find, as a Job's `members`.

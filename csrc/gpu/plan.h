@@ -23,7 +23,7 @@ enum Kernel : int {
     kReduce,        // grid (chunks of kReduceChunk, reductions): grads
 };
 constexpr int kKernels = kReduce + 1;
-constexpr int kReduceChunk = 256;
+constexpr int kReduceChunk = 32;
 
 // How a backend cuts its work: a tile holds at most `elements` values of all channels of a pixel, and from `least` to
 // `most` pixels, powers of two. A launch of kStageBack has some `blocks` blocks: more share the work better, fewer

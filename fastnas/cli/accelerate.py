@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.argument("factory", metavar="PACKAGE.MODULE:FACTORY")
 @click.option("--input", "size", required=True, help="Shape of the model's input, such as 16x3x32x32.")
 @click.option("--memory", type=click.Choice(["fast", "lean"]), default="fast", show_default=True, help="What to keep.")
-@click.option("--backend", default="auto", show_default=True, help="auto, triton, cuda, cpu or reference.")
+@click.option("--backend", default="auto", show_default=True, help="auto, cuda, triton, cpu or reference.")
 @click.option("--strict", is_flag=True, help="Fail where a module that looks like a candidate stays as it was.")
 def accelerate(factory: str, size: str, memory: str, backend: str, strict: bool) -> None:
     """Try fastnas.accelerate on a model of yours.

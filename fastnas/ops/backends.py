@@ -17,7 +17,8 @@ from fastnas.ops import cpu, cuda, gpu
 from fastnas.ops.spec import Spec
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
-NAMES = ("auto", "triton", "cuda", "cpu", "reference")
+NAMES = ("auto", "cuda", "triton", "cpu", "reference")
+GPU_NAMES = ("cuda", "triton")
 TRITON_CAPABILITY, CUDA_CAPABILITY = (7, 0), (6, 0)
 
 
@@ -43,7 +44,7 @@ class Backend:
 def backends() -> list[Backend]:
     """All implementations, in the order in which `backend="auto"` tries them."""
     return [
-        *(_described(name) for name in ("triton", "cuda")),
+        *(_described(name) for name in GPU_NAMES),
         _cpu(),
         Backend("reference", True, "plain PyTorch; any device and dtype, slow"),
     ]
@@ -71,7 +72,7 @@ def choose(name: str, x: Tensor, spec: Spec | None = None) -> str:
             raise BackendError(f"backend {name!r} cannot run: {reason}")
         return name
     reasons = {}
-    for candidate in ("triton", "cuda") if x.device.type == "cuda" else ("cpu",):
+    for candidate in GPU_NAMES if x.device.type == "cuda" else ("cpu",):
         reason = why_not(candidate, x, spec)
         if reason is None:
             return candidate

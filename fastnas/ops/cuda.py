@@ -22,13 +22,13 @@ from fastnas.ops.gpu import Tensors
 from fastnas.ops.spec import Spec
 
 if TYPE_CHECKING:
-    from fastnas import _C
+    from fastnas._C import GpuLaunch
 
 THREADS = 128  # of a block; csrc/cuda/block.cuh has the same, and the same tiles
 ELEMENTS, LEAST, MOST = 16 * THREADS, 4, THREADS
 CHANNELS = ELEMENTS // LEAST
 """Channels that a state may have at most: LEAST pixels of all of them fit a block's shared memory."""
-BLOCKS = 512  # of a launch that sums up gradients of weights: some for each of 56 (P100) to 132 (H100) multiprocessors
+BLOCKS = 792  # of a launch that sums up gradients of weights: as many as an H100 holds at once
 
 SOURCES = Path(__file__).parent.parent / "csrc"
 SCALARS = {torch.float32: "float", torch.float16: "Half", torch.bfloat16: "Bfloat"}
@@ -65,31 +65,13 @@ class TensorsArgument(ctypes.Structure):
         return cls(tuple(t.data_ptr() for t in tensors.bases), *(t.data_ptr() for t in others))
 
 
-class LaunchArgument(ctypes.Structure):
-    """`Launch` of csrc/gpu/job.h."""
-
-    _fields_ = tuple(
-        (name, ctypes.c_int)
-        for name in (
-            *("kernel", "grid_x", "grid_y", "list", "count", "state", "tile", "images", "channels"),
-            *("in_channels", "out_channels", "accumulate", "resample"),
-        )
-    )
-
-    @classmethod
-    @cache
-    def of(cls, launch: _C.GpuLaunch) -> LaunchArgument:
-        """Remembered: plans keep their launches for good."""
-        return cls(*(getattr(launch, field[0]) for field in cls._fields_))
-
-
 class CudaKernels:
     """The kernels of csrc/cuda; see `fastnas.ops.gpu.Kernels`."""
 
     name = "cuda"
     tiling = (ELEMENTS, LEAST, MOST, BLOCKS)
 
-    def run(self, launches: Sequence[_C.GpuLaunch], tensors: Tensors) -> None:
+    def run(self, launches: Sequence[GpuLaunch], tensors: Tensors) -> None:
         """Put all launches, in their order, on the current stream of the tensors' device.
 
         Compiles where `load` has not been called.
@@ -97,23 +79,19 @@ class CudaKernels:
         Raises:
             CudaError: the kernels cannot be compiled, or CUDA refuses.
         """
+        from fastnas import _C
+
         device, given = tensors.params.device, TensorsArgument.of(tensors)
         with torch.cuda.device(device):
             functions = load(device, tensors.bases[0].dtype)
             stream = torch.cuda.current_stream(device).cuda_stream
-            for launch in launches:
-                pair = map(ctypes.addressof, (given, LaunchArgument.of(launch)))
-                arguments = (ctypes.c_void_p * 2)(*pair)  # read before the call returns
-                _check(
-                    _driver().cuLaunchKernel(
-                        *(functions[launch.kernel], launch.grid_x, launch.grid_y, 1, THREADS, 1, 1),
-                        *(0, stream, ctypes.addressof(arguments), 0),
-                    )
-                )
+            result = _C.gpu_launch(_launch_kernel(), functions, launches, ctypes.addressof(given), THREADS, stream)
+        if result != 0:
+            raise CudaError(f"CUDA failed: {_driver().CUresult(result)!r}")
 
 
 @cache
-def load(device: torch.device, dtype: torch.dtype) -> list[Any]:
+def load(device: torch.device, dtype: torch.dtype) -> list[int]:
     """The kernels for a device and a dtype, compiled and loaded. To be called before a CUDA graph is captured.
 
     Raises:
@@ -129,7 +107,7 @@ def load(device: torch.device, dtype: torch.dtype) -> list[Any]:
         kernels = [code.get_kernel(f"fastnas_{name}") for name in _C.gpu_kernels()]
         # A function belongs to a context, and getting it loads it there; a kernel would be loaded by its first launch.
         _keep.append(code)
-        return [_check(_driver().cuKernelGetFunction(kernel.handle))[1] for kernel in kernels]
+        return [int(_check(_driver().cuKernelGetFunction(kernel.handle))[1]) for kernel in kernels]
 
 
 _keep: list[Any] = []  # loaded code, which its functions do not keep alive
@@ -219,6 +197,13 @@ def _nvrtc() -> Any:
     from cuda.bindings import nvrtc
 
     return nvrtc
+
+
+@cache
+def _launch_kernel() -> int:
+    """Where cuLaunchKernel is: called from C++, a launch takes a fifth of the time."""
+    library = ctypes.CDLL("nvcuda" if os.name == "nt" else "libcuda.so.1")
+    return ctypes.cast(library.cuLaunchKernel, ctypes.c_void_p).value or 0
 
 
 @cache

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fastnas.ops import reference
-from fastnas.ops.backends import choose
+from fastnas.ops.backends import GPU_NAMES, choose
 from fastnas.ops.candidates import DARTS_CANDIDATES
 from fastnas.ops.operator import cell, differentiable_cell, unobserved
 from fastnas.ops.spec import Edge, Norm, Spec
@@ -43,7 +43,7 @@ def mixed_cell(
         running: mean and variance, each (C,), of every norm of `spec` that uses running statistics, in order.
         memory: what is saved for backward: "fast" also keeps the outputs of separable convolutions' first stages,
             "lean" computes them again.
-        backend: "auto", "triton", "cuda", "cpu" or "reference".
+        backend: "auto", "cuda", "triton", "cpu" or "reference".
 
     Returns:
         y: (N, Σ C of the outputs, H', W'), on the CPU channels_last if the first input is.
@@ -93,7 +93,7 @@ def mixed_edge(
 
 def _keeps_half(backend: str, device: str) -> bool:
     """Whether a GPU's kernels compute, which store half precision, or would were they asked."""
-    return backend in ("triton", "cuda") or (backend == "auto" and device == "cuda")
+    return backend in GPU_NAMES or (backend == "auto" and device == "cuda")
 
 
 def _float32(t: Tensor) -> Tensor:

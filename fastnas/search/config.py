@@ -97,7 +97,7 @@ class SearchConfig(StrategyConfig):
         "what was found before; without it never.",
     )
     memory: Literal["fast", "lean"] = Field("fast", description="What the fused cells favour.")
-    backend: Literal["auto", "triton", "cuda", "cpu", "reference"] = Field(
+    backend: Literal["auto", "cuda", "triton", "cpu", "reference"] = Field(
         "auto", description="What computes them, see 'fastnas info'."
     )
 

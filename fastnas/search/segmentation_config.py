@@ -57,7 +57,7 @@ class TrellisSearchConfig(SegmentationConfig):
         None, ge=0, description="Epochs before alpha and beta are trained, too; without it the first half."
     )
     memory: Literal["fast", "lean"] = Field("fast", description="What the fused cells favour.")
-    backend: Literal["auto", "triton", "cuda", "cpu", "reference"] = Field(
+    backend: Literal["auto", "cuda", "triton", "cpu", "reference"] = Field(
         "auto", description="What computes them, see 'fastnas info'."
     )
 

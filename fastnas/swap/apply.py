@@ -51,7 +51,7 @@ def accelerate(
         example_inputs: what the model is called with, a tensor or a tuple of positional arguments. With it, modules
             are verified as the model calls them, and time and memory are measured.
         strict: raise an error if a module that looks like a candidate, or combines some, stays as it was.
-        backend: "auto", "triton", "cuda", "cpu" or "reference".
+        backend: "auto", "cuda", "triton", "cpu" or "reference".
 
     Returns:
         What was done, module by module, and why not elsewhere; print it.

@@ -23,7 +23,7 @@ void launch(void (*kernel)(const gpu::Tensors<T>&, const gpu::Launch&, Memory&),
 template <class T>
 void launch(const gpu::Tensors<T>& tensors, const gpu::Launch& arguments, unsigned seed) {
     int number = 0;
-#define FASTNAS_CASE(name, Memory) \
+#define FASTNAS_CASE(name, Memory, kBlocks) \
     if (arguments.kernel == number++) return launch<T, gpu::Memory>(gpu::name<T>, tensors, arguments, seed);
     FASTNAS_KERNELS(FASTNAS_CASE)
 #undef FASTNAS_CASE

@@ -54,7 +54,7 @@ void launch(const Tensors& tensors, const gpu::Launch& launch) {
     static_assert(sizeof t == sizeof tensors, "the same members");
     std::memcpy(&t, &tensors, sizeof t);
     using Kernel = void (*)(gpu::Tensors<float>, gpu::Launch);
-#define FASTNAS_ADDRESS(name, Memory) gpu::fastnas_##name,
+#define FASTNAS_ADDRESS(name, Memory, kBlocks) gpu::fastnas_##name,
     static const Kernel kernels[] = {FASTNAS_KERNELS(FASTNAS_ADDRESS)};
 #undef FASTNAS_ADDRESS
     kernels[launch.kernel]<<<dim3(launch.grid_x, launch.grid_y), gpu::kThreads>>>(t, launch);
