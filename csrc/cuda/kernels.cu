@@ -14,8 +14,7 @@ constexpr bool kIsHalf = false;
 template <>
 constexpr bool kIsHalf<Half> = true;
 
-// More of one kernel's blocks than this, and a compiler for one of the chips spills. Before 7.5 shared memory allows no
-// more anyway.
+// With more of one kernel's blocks than this a compiler for one of the chips spills.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 750
 constexpr int kMostBlocks = 2;
 #else

@@ -201,7 +201,7 @@ def _nvrtc() -> Any:
 
 @cache
 def _launch_kernel() -> int:
-    """Where cuLaunchKernel is: called from C++, a launch takes a fifth of the time."""
+    """Where cuLaunchKernel is, for C++ to call: a step has hundreds of launches."""
     library = ctypes.CDLL("nvcuda" if os.name == "nt" else "libcuda.so.1")
     return ctypes.cast(library.cuLaunchKernel, ctypes.c_void_p).value or 0
 
