@@ -211,7 +211,7 @@ def test_a_folder_that_is_removed_while_it_is_written(
     if first != "tensorboard":
         monkeypatch.setattr("fastnas.search.tensorboard.find_spec", lambda name: None)
     if first == "checkpoint.pt":
-        monkeypatch.setattr("fastnas.search.performance.Performance.epoch", lambda *_: None)
+        monkeypatch.setattr("fastnas.search.performance.Performance.on_epoch", lambda *_: None)
     at_second_epoch(monkeypatch, lambda: shutil.rmtree(out))
     result = call("search", "--data", root / "images", "--out", out, *TINY_OPTIONS)
     assert result.exit_code == 2

@@ -91,13 +91,13 @@ def test_the_result_names_the_best_epoch_and_its_weights_are_kept(data: Path, tm
 def test_of_equal_epochs_the_first_is_the_best(data: Path, tmp_path: Path) -> None:
     network = task(data).network
     best = BestWeights(network, tmp_path / "best.pt", "val_accuracy")
-    best.start([], 1)
-    best.epoch({"val_accuracy": 0.5})
+    best.on_start([], 1)
+    best.on_epoch({"val_accuracy": 0.5})
     before = (tmp_path / "best.pt").read_bytes()
     torch.nn.init.zeros_(network.classifier.weight)
-    best.epoch({"val_accuracy": 0.5})
+    best.on_epoch({"val_accuracy": 0.5})
     assert (tmp_path / "best.pt").read_bytes() == before
-    best.epoch({"val_accuracy": 0.6})
+    best.on_epoch({"val_accuracy": 0.6})
     assert (tmp_path / "best.pt").read_bytes() != before
 
 

@@ -233,15 +233,15 @@ def shown(epochs: int, play: Callable[[Display], None]) -> str:
     console = Console(file=io.StringIO(), width=1000)
     display = Display(console, epochs)
     play(display)
-    display.close()
+    display.on_end(None)
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_skips_are_warned_of_once_each_time_they_take_over() -> None:
     def play(display: Display) -> None:
-        display.start([], 1)
+        display.on_start([], 1)
         for epoch, skips in enumerate([False, True, True, False, False, True]):
-            display.epoch({"epoch": epoch + 1, "train_loss": 1.0, "skips_dominate": skips})
+            display.on_epoch({"epoch": epoch + 1, "train_loss": 1.0, "skips_dominate": skips})
 
     lines = [line.split()[0] for line in shown(6, play).splitlines()]
     assert lines == ["epoch", "1/6", "2/6", "Warning:", "3/6", "4/6", "Skip", "5/6", "6/6", "Warning:"]
@@ -249,8 +249,8 @@ def test_skips_are_warned_of_once_each_time_they_take_over() -> None:
 
 def test_a_resumed_run_does_not_repeat_the_warning() -> None:
     def play(display: Display) -> None:
-        display.start([{"epoch": 1, "skips_dominate": True}], 1)
-        display.epoch({"epoch": 2, "skips_dominate": True})
+        display.on_start([{"epoch": 1, "skips_dominate": True}], 1)
+        display.on_epoch({"epoch": 2, "skips_dominate": True})
 
     assert "Warning" not in shown(2, play)
 

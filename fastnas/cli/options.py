@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, TypeVar, get_args, get_origin
@@ -14,7 +13,8 @@ from click.core import ParameterSource
 from pydantic.fields import FieldInfo
 
 from fastnas.search.config import RunConfig, option
-from fastnas.search.config_file import presets, read_config_file, read_preset
+from fastnas.search.config_file import presets
+from fastnas.search.options import Options
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -65,24 +65,6 @@ def _list(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
         ctx.exit()
 
 
-@dataclass(frozen=True)
-class Options:
-    """What the user set: on the command line, else in --config, else by --preset.
-
-    Attributes:
-        values: by the names of the fields.
-        origins: the files of those that do not come from the command line.
-    """
-
-    values: dict[str, Any]
-    origins: dict[str, str]
-
-    def after(self, values: dict[str, Any], origin: Path) -> Options:
-        """These, and `values` where they leave something out."""
-        added = values.keys() - self.values.keys()
-        return Options(values | self.values, dict.fromkeys(added, str(origin)) | self.origins)
-
-
 def given(ctx: click.Context, fields: Iterable[str], command: str) -> Options:
     """Those of `fields` that the user set on the command line, and all options in the files that it names.
 
@@ -90,12 +72,7 @@ def given(ctx: click.Context, fields: Iterable[str], command: str) -> Options:
         UserError: a file cannot be read, or there is no such preset for `command`.
     """
     options = Options({name: ctx.params[name] for name in fields if _is_given(ctx, name)}, {})
-    config, preset = ctx.params["config"], ctx.params["preset"]
-    if config is not None:
-        options = options.after(read_config_file(config, command), config)
-    if preset is not None:
-        options = options.after(read_preset(preset, command), Path(preset))
-    return options
+    return options.after_files(command, ctx.params["config"], ctx.params["preset"])
 
 
 def _is_given(ctx: click.Context, name: str) -> bool:

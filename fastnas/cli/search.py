@@ -11,7 +11,7 @@ from fastnas.cli.methods import Methods
 from fastnas.cli.options import config_options, given, run_options
 from fastnas.cli.strategies import strategy_config, strategy_options
 from fastnas.cli.text import next_command, results
-from fastnas.search.config import CONFIG, make_config, read_config
+from fastnas.search.options import trellis_search_config
 from fastnas.search.segmentation_config import TrellisSearchConfig
 
 
@@ -64,9 +64,7 @@ def auto_deeplab(ctx: click.Context, /, out: Path, resume: bool, **_: Any) -> No
       fastnas search auto-deeplab --out runs/camvid --resume
     """
     options = given(ctx, TrellisSearchConfig.model_fields, "search auto-deeplab")
-    if resume:
-        options = options.after(read_config(out / CONFIG, "search auto-deeplab"), out / CONFIG)
-    config = make_config(TrellisSearchConfig, options.values, options.origins)
+    config = trellis_search_config(options, out, resume)
 
     from fastnas.search.segmentation_driver import search as run
 

@@ -9,12 +9,11 @@ import click
 from pydantic.fields import FieldInfo
 
 from fastnas.cli.options import Command, config_options, field_options, given
-from fastnas.errors import UserError
-from fastnas.search.config import CONFIG, SearchConfig, StrategyConfig, make_config, read_config, spelled
-from fastnas.search.strategies import STRATEGIES, find_strategy
+from fastnas.search.config import SearchConfig, StrategyConfig
+from fastnas.search.options import STRATEGY, search_config
+from fastnas.search.strategies import STRATEGIES
 
 _FIELD = SearchConfig.model_fields["strategy"]
-_DEFAULT = str(_FIELD.default)
 
 
 def strategy_options(command: Command) -> Command:
@@ -23,7 +22,7 @@ def strategy_options(command: Command) -> Command:
     choice = click.option(
         "--strategy",
         type=click.Choice(list(STRATEGIES)),
-        default=_DEFAULT,
+        default=STRATEGY,
         show_default=True,
         help=f"{_FIELD.description} {names}.",
     )
@@ -32,25 +31,9 @@ def strategy_options(command: Command) -> Command:
 
 
 def strategy_config(ctx: click.Context, out: Path, resume: bool) -> StrategyConfig:
-    """The options of the strategy that was chosen, or that the run to resume was started with.
-
-    Raises:
-        UserError: an option is missing, out of its range or not one of the strategy's, or there is no run to resume.
-    """
+    """What the user set, see `fastnas.search.options.search_config`."""
     shown = {**SearchConfig.model_fields, **_particular()}
-    options = given(ctx, shown, "search")
-    if resume:
-        stored = read_config(out / CONFIG, "search")
-        before = str(stored.get("strategy", _DEFAULT))
-        if options.values.get("strategy", before) != before:
-            raise UserError(f"--strategy is {options.values['strategy']}, but {out} was started with {before}")
-        options = options.after(stored, out / CONFIG)
-    name = str(options.values.get("strategy", _DEFAULT))
-    kind = find_strategy(name).options
-    for field in options.values:
-        if field in shown and field not in kind.model_fields:
-            raise UserError(f"{spelled(field, options.origins)} is no option of --strategy {name}")
-    return make_config(kind, options.values, options.origins)
+    return search_config(given(ctx, shown, "search"), out, resume)
 
 
 def _particular() -> dict[str, FieldInfo]:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from fastnas.data.dataset import ImageData, TensorSplit
+from fastnas.data.datasets import DATASETS
 from fastnas.data.folder import load_folder
 from fastnas.errors import UserError
 
@@ -25,6 +26,8 @@ def load_data(source: str, image_size: int | None = None) -> ImageData:
     Raises:
         UserError: the images are not there, or cannot be used; the message says which and why.
     """
+    if source.startswith(DATASETS):
+        raise UserError(f"the images {source} were given by a Python program; give them again there, or name others")
     if source != "digits" and not source.startswith(_CIFAR10):
         return load_folder(Path(source), image_size)
     if image_size is not None:

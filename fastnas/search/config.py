@@ -40,8 +40,10 @@ class RunConfig(BaseModel):
     @classmethod
     def _absolute(cls, data: str) -> str:
         """A run is gone on with, and its network trained, from any folder."""
+        if data == "digits" or data.startswith("datasets:"):
+            return data
         source, colon, path = data.rpartition(":")
-        return data if data == "digits" else source + colon + os.path.abspath(path)
+        return source + colon + os.path.abspath(path)
 
     @model_validator(mode="after")
     def _falling(self) -> RunConfig:

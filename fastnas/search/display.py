@@ -26,7 +26,7 @@ _SPEED = "images/s"
 
 
 class Display:
-    """A listener that prints to `console`.
+    """A callback that prints to `console`.
 
     The α entropy is that of the edges' softmax, from 1 (all candidates alike) to 0 (decided). Images per
     second are those that went forward and backward; validation is left out.
@@ -49,7 +49,7 @@ class Display:
             disable=not console.is_terminal,
         )
 
-    def start(self, history: Sequence[Row], steps: int) -> None:
+    def on_start(self, history: Sequence[Row], steps: int) -> None:
         """Says where the run goes on, and shows the bar on a terminal."""
         self._done, self._steps = len(history), steps
         self._skips = bool(history) and bool(history[-1].get("skips_dominate"))
@@ -60,7 +60,7 @@ class Display:
             self._progress.start()
             self._begin()
 
-    def step(self, images: int, figures: Mapping[str, float]) -> None:
+    def on_step(self, images: int, figures: Mapping[str, float]) -> None:
         """Moves the bar."""
         self._images += images
         self._busy = time.perf_counter() - self._since
@@ -72,7 +72,7 @@ class Display:
         shown = [f"{self._images / self._busy:.0f} {_SPEED}", *losses]
         self._progress.update(self._bar, advance=1, figures="  ".join(shown))
 
-    def epoch(self, row: Row) -> None:
+    def on_epoch(self, row: Row) -> None:
         """Prints the line of a finished epoch, and warns when skip connections take over."""
         columns = {key: column for key, column in _COLUMNS.items() if key in row}
         titles = [title for title, _ in columns.values()]
@@ -89,7 +89,7 @@ class Display:
         self._done = row["epoch"]
         self._begin()
 
-    def close(self) -> None:
+    def on_end(self, error: BaseException | None) -> None:
         """Removes the bar."""
         self._progress.stop()
 

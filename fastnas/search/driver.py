@@ -23,7 +23,7 @@ from fastnas.search.config import ClassificationConfig, RetrainConfig, RunConfig
 from fastnas.search.device import find_device
 from fastnas.search.display import Display
 from fastnas.search.files import write_atomically
-from fastnas.search.loop import Listener, Task, Verdict, train
+from fastnas.search.loop import Callback, Task, Verdict, train
 from fastnas.search.performance import Performance
 from fastnas.search.retrain import BestWeights, Retraining
 from fastnas.search.run import GENOTYPE, PERFORMANCE, Row, Run
@@ -33,7 +33,14 @@ from fastnas.search.tensorboard import TensorBoard
 BEST, LAST, RESULT, EVENTS = "best.pt", "last.pt", "result.json", "tensorboard"
 
 
-def search(config: StrategyConfig, out: Path, resume: bool = False, console: Console | None = None) -> Genotype:
+def search(
+    config: StrategyConfig,
+    out: Path,
+    resume: bool = False,
+    console: Console | None = None,
+    data: ImageData | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> Genotype:
     """Searches an architecture.
 
     Leaves config.json, checkpoint.pt, history.jsonl and genotype.json in `out`.
@@ -43,25 +50,33 @@ def search(config: StrategyConfig, out: Path, resume: bool = False, console: Con
         out: the run's folder; without `resume` there must be no run in it.
         resume: goes on with the run in `out`, which must have been started with the same configuration.
         console: where progress is shown; None for the standard output.
+        data: the images, where `config.data` is their name alone; None for those that it names.
+        callbacks: are told how the run goes on.
 
     Raises:
         UserError: something is wrong with the options, the images or a file.
         InterruptError: Ctrl-C.
     """
     with Run(out, "search") as run:
-        data, config = _prepare(run, config, resume)
+        data, config = _prepare(run, config, resume, data)
         strategy = make_strategy(config)
         with reproducible(config):
             task = strategy.task(data)
             run.begin(config, data.describe())
-            history = run_epochs(run, task, strategy.epochs, [], console, strategy.verdict)
+            history = run_epochs(run, task, strategy.epochs, callbacks, console, strategy.verdict)
         genotype = decode(kept_row(history))
         write_atomically(out / GENOTYPE, dumps(genotype).encode())
     return genotype
 
 
 def retrain(
-    genotype: Genotype, config: RetrainConfig, out: Path, resume: bool = False, console: Console | None = None
+    genotype: Genotype,
+    config: RetrainConfig,
+    out: Path,
+    resume: bool = False,
+    console: Console | None = None,
+    data: ImageData | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> dict[str, Any]:
     """Trains the network of `genotype`.
 
@@ -69,7 +84,7 @@ def retrain(
 
     Args:
         genotype: what a search found.
-        config, out, resume, console: as for `search`.
+        config, out, resume, console, data, callbacks: as for `search`.
 
     Returns:
         The content of result.json.
@@ -79,13 +94,13 @@ def retrain(
         InterruptError: Ctrl-C.
     """
     with Run(out, "retrain") as run:
-        data, config = _prepare(run, config, resume)
+        data, config = _prepare(run, config, resume, data)
         shape = (config.channels, config.layers, len(data.classes))
         with reproducible(config) as device:
             network = DartsNetwork(genotype, *shape, auxiliary=config.auxiliary, in_channels=data.channels)
             task = Retraining(network.to(device), data, config)
             run.begin(config, data.describe() | {"genotype": dumps(genotype)})
-            return run_training(run, task, config.epochs, dumps(genotype), data, "val_accuracy", console)
+            return run_training(run, task, config.epochs, dumps(genotype), data, "val_accuracy", console, callbacks)
 
 
 AnyConfig = TypeVar("AnyConfig", bound=RunConfig)
@@ -110,10 +125,10 @@ def settle(config: Config, data: ImageData) -> Config:
     return decide(config, choices)
 
 
-def _prepare(run: Run, config: Config, resume: bool) -> tuple[ImageData, Config]:
+def _prepare(run: Run, config: Config, resume: bool, data: ImageData | None) -> tuple[ImageData, Config]:
     config = run.check(config, resume)
     check_device(config)
-    data = load_data(config.data, config.image_size)
+    data = data or load_data(config.data, config.image_size)
     return data, settle(config, data)
 
 
@@ -138,13 +153,13 @@ def run_epochs(
     run: Run,
     task: Task,
     epochs: int,
-    listeners: Sequence[Listener],
+    callbacks: Sequence[Callback],
     console: Console | None,
     verdict: Verdict = lambda history: {},
 ) -> list[Row]:
     """Trains, shows it on the console and to TensorBoard, notes its performance, and returns the history."""
     display, board = Display(console or Console(), epochs), TensorBoard(run.folder / EVENTS)
-    return train(task, run, epochs, [*listeners, display, board, Performance(run.folder / PERFORMANCE)], verdict)
+    return train(task, run, epochs, [*callbacks, display, board, Performance(run.folder / PERFORMANCE)], verdict)
 
 
 def check_device(config: RunConfig) -> None:
@@ -185,7 +200,14 @@ class Described(Protocol):
 
 
 def run_training(
-    run: Run, task: Training, epochs: int, genotype: str, data: Described, figure: str, console: Console | None
+    run: Run,
+    task: Training,
+    epochs: int,
+    genotype: str,
+    data: Described,
+    figure: str,
+    console: Console | None,
+    callbacks: Sequence[Callback] = (),
 ) -> dict[str, Any]:
     """Trains the network of a run that has begun, and writes its genotype, its weights and result.json.
 
@@ -198,7 +220,8 @@ def run_training(
     """
     out, network = run.folder, task.network
     write_atomically(out / GENOTYPE, genotype.encode())
-    history = run_epochs(run, task, epochs, [BestWeights(network, out / BEST, figure)], console)
+    best_weights = BestWeights(network, out / BEST, figure)
+    history = run_epochs(run, task, epochs, [*callbacks, best_weights], console)
     write_atomically(out / LAST, to_bytes(network.state_dict()))
     best = max(history, key=lambda row: float(row[figure]))
     result = {

@@ -41,26 +41,37 @@ class Task(Protocol):
         """Takes over what `state_dict` returned."""
 
 
-class Listener(Protocol):
-    """Is told how a run goes on."""
+class Callback(Protocol):
+    """Is told how a run goes on. A class that derives from it needs only the methods that it has a use for."""
 
-    def start(self, history: Sequence[Row], steps: int) -> None:
+    def on_start(self, history: Sequence[Row], steps: int) -> None:
         """The run starts, or goes on, after the epochs in `history`; each epoch has `steps` steps."""
+        return
 
-    def step(self, images: int, figures: Mapping[str, float]) -> None:
+    def on_step(self, images: int, figures: Mapping[str, float]) -> None:
         """A step is done, see `Report`."""
+        return
 
-    def epoch(self, row: Row) -> None:
-        """An epoch is done, but not saved yet: a run killed in between says it again when it is resumed."""
+    def on_epoch(self, row: Row) -> str | None:
+        """An epoch is done, but not saved yet: a run killed in between says it again when it is resumed.
 
-    def close(self) -> None:
-        """The run is over, or stopped."""
+        Args:
+            row: what the history keeps of it, not to be changed.
+
+        Returns:
+            None, or why this epoch is the run's last, which the history keeps as `stopped`.
+        """
+        return None
+
+    def on_end(self, error: BaseException | None) -> None:
+        """The run is over, or was broken off by `error`."""
+        return
 
 
 def train(
-    task: Task, run: Run, epochs: int, listeners: Sequence[Listener], verdict: Verdict = lambda history: {}
+    task: Task, run: Run, epochs: int, callbacks: Sequence[Callback], verdict: Verdict = lambda history: {}
 ) -> list[Row]:
-    """Trains until `epochs` epochs are done or `verdict` stops it, beginning after those that `run` holds already.
+    """Trains until `epochs` epochs are done or `verdict` or a callback stops it, after those that `run` holds already.
 
     Returns:
         The history, one row an epoch.
@@ -73,22 +84,23 @@ def train(
     saved = 0
 
     def report(images: int, figures: Mapping[str, float]) -> None:
-        for listener in listeners:
-            listener.step(images, figures)
+        for callback in callbacks:
+            callback.on_step(images, figures)
 
     try:
         with ExitStack() as stack:
-            for listener in listeners:
-                stack.callback(listener.close)
+            for callback in callbacks:
+                stack.push(_ends(callback))
             history = run.restore(task)
             saved = len(history)
-            for listener in listeners:
-                listener.start(history, task.steps)
+            for callback in callbacks:
+                callback.on_start(history, task.steps)
             while saved < epochs and not (history and "stopped" in history[-1]):
                 row = {"epoch": saved + 1, **task.train_epoch(saved, report)}
                 row |= verdict([*history, row])
-                for listener in listeners:
-                    listener.epoch(row)
+                for callback in callbacks:
+                    if (reason := callback.on_epoch(row)) is not None:
+                        row.setdefault("stopped", reason)
                 history.append(row)
                 run.save(task, history)
                 saved = len(history)
@@ -99,6 +111,10 @@ def train(
             raise WriteError(f"{error}; the run stops {state}; when that is put right {follow}") from error
         raise InterruptError(f"interrupted, {state}; {follow}") from error
     return history
+
+
+def _ends(callback: Callback) -> Callable[..., None]:
+    return lambda kind, error, trace: callback.on_end(error)
 
 
 class Descent:

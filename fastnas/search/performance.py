@@ -21,7 +21,7 @@ FILE = "log.jsonl"
 
 
 class Performance:
-    """A listener that keeps `folder`/log.jsonl: a line for each start of the run, one for each epoch.
+    """A callback that keeps `folder`/log.jsonl: a line for each start of the run, one for each epoch.
 
     A start has versions, the processor, threads, and `peak`, the most main memory that the process had until then, in
     bytes. An epoch has `seconds`, of which `busy` went forward and backward (validation is left out), the `images` that
@@ -32,7 +32,7 @@ class Performance:
         self._path = folder / FILE
         self._images, self._busy, self._since = 0, 0.0, 0.0
 
-    def start(self, history: Sequence[Row], steps: int) -> None:
+    def on_start(self, history: Sequence[Row], steps: int) -> None:
         """Notes the start; epochs of an interrupted run that are gone through again are forgotten."""
         known = read_performance(self._path.parent)
         if known:
@@ -41,12 +41,12 @@ class Performance:
         self._write({"started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **environment(), "peak": _peak()})
         self._begin()
 
-    def step(self, images: int, figures: Mapping[str, float]) -> None:
+    def on_step(self, images: int, figures: Mapping[str, float]) -> None:
         """Counts the images."""
         self._images += images
         self._busy = time.perf_counter() - self._since
 
-    def epoch(self, row: Row) -> None:
+    def on_epoch(self, row: Row) -> None:
         """Writes the epoch's line."""
         seconds = time.perf_counter() - self._since
         self._write(
@@ -60,7 +60,7 @@ class Performance:
         )
         self._begin()
 
-    def close(self) -> None:
+    def on_end(self, error: BaseException | None) -> None:
         """Nothing: every line is written when it is known."""
 
     def _begin(self) -> None:

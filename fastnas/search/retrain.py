@@ -98,18 +98,18 @@ class BestWeights:
     def __init__(self, network: nn.Module, path: Path, figure: str) -> None:
         self._network, self._path, self._figure, self._best = network, path, figure, -1.0
 
-    def start(self, history: Sequence[Row], steps: int) -> None:
+    def on_start(self, history: Sequence[Row], steps: int) -> None:
         """Knows the best epoch so far."""
         self._best = max((row[self._figure] for row in history), default=-1.0)
 
-    def step(self, images: int, figures: Mapping[str, float]) -> None:
+    def on_step(self, images: int, figures: Mapping[str, float]) -> None:
         """Nothing: only whole epochs are validated."""
 
-    def epoch(self, row: Row) -> None:
+    def on_epoch(self, row: Row) -> None:
         """Writes the weights if they are better."""
         if row[self._figure] > self._best:
             self._best = row[self._figure]
             write_atomically(self._path, to_bytes(self._network.state_dict()))
 
-    def close(self) -> None:
+    def on_end(self, error: BaseException | None) -> None:
         """Nothing is open."""

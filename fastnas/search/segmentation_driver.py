@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ from fastnas.search.auto_deeplab import AutoDeepLabSearch
 from fastnas.search.auto_deeplab_retrain import AutoDeepLabRetraining
 from fastnas.search.driver import check_device, decide, reproducible, run_epochs, run_training
 from fastnas.search.files import write_atomically
+from fastnas.search.loop import Callback
 from fastnas.search.run import GENOTYPE, Run
 from fastnas.search.segmentation_config import SegmentationConfig, TrellisRetrainConfig, TrellisSearchConfig
 
@@ -22,7 +24,11 @@ Config = TypeVar("Config", bound=SegmentationConfig)
 
 
 def search(
-    config: TrellisSearchConfig, out: Path, resume: bool = False, console: Console | None = None
+    config: TrellisSearchConfig,
+    out: Path,
+    resume: bool = False,
+    console: Console | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> AutoDeepLabGenotype:
     """Searches a network for semantic segmentation.
 
@@ -30,7 +36,7 @@ def search(
 
     Args:
         config: see `TrellisSearchConfig`.
-        out, resume, console: as for `fastnas.search.driver.search`.
+        out, resume, console, callbacks: as for `fastnas.search.driver.search`.
 
     Raises:
         UserError: something is wrong with the options, the images or a file.
@@ -50,7 +56,7 @@ def search(
             ).to(device)
             task = AutoDeepLabSearch(network, data, config)
             run.begin(config, data.describe())
-            run_epochs(run, task, config.epochs, [], console)
+            run_epochs(run, task, config.epochs, callbacks, console)
         genotype = network.genotype()
         write_atomically(out / GENOTYPE, dumps(genotype).encode())
     return genotype
@@ -62,6 +68,7 @@ def retrain(
     out: Path,
     resume: bool = False,
     console: Console | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> dict[str, Any]:
     """Trains the network of `genotype`.
 
@@ -69,7 +76,7 @@ def retrain(
 
     Args:
         genotype: what a search found.
-        config, out, resume, console: as for `search`.
+        config, out, resume, console, callbacks: as for `search`.
 
     Returns:
         The content of result.json.
@@ -84,7 +91,7 @@ def retrain(
             network = make_network(genotype, config, data).to(device)
             task = AutoDeepLabRetraining(network, data, config)
             run.begin(config, data.describe() | {"genotype": dumps(genotype)})
-            return run_training(run, task, config.epochs, dumps(genotype), data, "val_miou", console)
+            return run_training(run, task, config.epochs, dumps(genotype), data, "val_miou", console, callbacks)
 
 
 def make_network(

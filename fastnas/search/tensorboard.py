@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class TensorBoard:
-    """A listener that writes event files into `folder`; does nothing where TensorBoard is not installed.
+    """A callback that writes event files into `folder`; does nothing where TensorBoard is not installed.
 
     TensorBoard's own writer leaves writing to a thread, which may lose the last epochs when the process is killed.
     """
@@ -28,7 +28,7 @@ class TensorBoard:
         self._file = folder / f"events.out.tfevents.{time.time_ns()}.{os.getpid()}"
         self._installed = find_spec("tensorboard") is not None
 
-    def start(self, history: Sequence[Row], steps: int) -> None:
+    def on_start(self, history: Sequence[Row], steps: int) -> None:
         """Begins an event file; what an interrupted run wrote beyond `history` is not shown any more.
 
         Raises:
@@ -41,10 +41,10 @@ class TensorBoard:
             begin = SessionLog(status=SessionLog.START)
             self._write(Event(step=step, file_version="brain.Event:2"), Event(step=step, session_log=begin))
 
-    def step(self, images: int, figures: Mapping[str, float]) -> None:
+    def on_step(self, images: int, figures: Mapping[str, float]) -> None:
         """Nothing: epochs are what is compared."""
 
-    def epoch(self, row: Row) -> None:
+    def on_epoch(self, row: Row) -> None:
         """Writes every number of the row, before the epoch is saved.
 
         Raises:
@@ -58,7 +58,7 @@ class TensorBoard:
             summaries = [scalar(*item) for item in row.items() if isinstance(item[1], float)]  # type: ignore[no-untyped-call]
             self._write(*(Event(wall_time=now, step=step, summary=summary) for summary in summaries))
 
-    def close(self) -> None:
+    def on_end(self, error: BaseException | None) -> None:
         """Nothing is open."""
 
     def _write(self, *events: Event) -> None:
