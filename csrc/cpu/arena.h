@@ -47,6 +47,10 @@ class Rehearsal {
     std::shared_ptr<Pool> pool_;
 };
 
+// Large arrays are set off against each other by so much. Where sizes are powers of two all would otherwise begin at
+// the same place in a page, and a load waits for an earlier store at its place in another page (AMD's Zen 3).
+constexpr std::size_t kPage = 4096, kSkew = 5 * kAlignment;
+
 // Hands out pieces of a block. With no block it only counts: a layout runs once to learn its size and once in earnest.
 class Arena {
   public:
@@ -55,7 +59,8 @@ class Arena {
     template <class T>
     T* take(std::size_t count) {
         T* result = reinterpret_cast<T*>(base_ + used_);
-        used_ += (count * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment;
+        const std::size_t bytes = count * sizeof(T);
+        used_ += (bytes + kAlignment - 1) / kAlignment * kAlignment + (bytes < kPage ? 0 : kSkew);
         return base_ ? result : nullptr;
     }
     std::size_t used() const { return used_; }

@@ -22,7 +22,7 @@ class EdgeBackWeights {
         parallel_for(cell.call.threads, int(places.size()), [&](int i, int) {
             cell.pack_back(places[i].of(edge), stages_[i].pointwise, stages_[i].depthwise);
         });
-        for (T* sums : sums_) std::fill_n(sums, sums_size_, T(0));
+        if (sums_) std::fill_n(sums_, sums_size_ * cell.call.threads, T(0));
     }
 
     const EdgeWeights<T> forward;
@@ -44,7 +44,6 @@ class EdgeBackWeights {
   private:
     void layout(const Backward<T>& cell, const Edge& edge, Arena& arena) {
         stages_.clear();
-        sums_.clear();
         for (const Place& place : all_stages(edge)) {
             const Stage& stage = place.of(edge);
             stages_.push_back({arena.take<T>(cell.packed_back_size(stage)),
@@ -65,14 +64,14 @@ class EdgeBackWeights {
         Arena offsets;
         layout_thread(offsets);
         sums_size_ = std::ptrdiff_t(offsets.used() / sizeof(T));
-        for (int t = 0; t < cell.call.threads; ++t) sums_.push_back(arena.take<T>(sums_size_));
-        Arena first(reinterpret_cast<char*>(sums_[0]));
+        sums_ = arena.take<T>(sums_size_ * cell.call.threads);
+        Arena first(reinterpret_cast<char*>(sums_));
         layout_thread(first);
     }
 
     std::vector<StageBackWeights<T>> stages_;  // these three before scratch_, which fills them
-    std::vector<T*> sums_;                     // by thread, one after the other
-    std::ptrdiff_t sums_size_ = 0;
+    T* sums_ = nullptr;                        // by thread, one after the other
+    std::ptrdiff_t sums_size_ = 0;             // of a thread
     Scratch scratch_;
 };
 

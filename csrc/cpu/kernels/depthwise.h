@@ -151,6 +151,9 @@ template <class T, int L, int K, int D, int S, int Height>
 FASTNAS_INLINE void weight_grad_run(const Depthwise& conv, const T* plane, const T* g, int first, int begin, int end,
                                     T* acc) {
     constexpr int chains = Height * K < 8 ? 2 : 1;  // enough independent sums to hide the latency of an addition
+    // Dilated, two pixels have no source in common: to keep those that the next two read again, as the compiler likes
+    // to, would push sums out of the registers.
+    constexpr bool forgets = D == 2 && S == 1 && chains * (2 * K - 1) + 2 > FASTNAS_REGISTERS;
     const ptrdiff_t row = ptrdiff_t(conv.in.w + 2 * conv.pad) * L;
     Vec<T, L> sum[chains][Height][K] = {};
     const auto add = [&](const T* source, const T* gradient, Vec<T, L>(&into)[Height][K]) FASTNAS_INLINE_LAMBDA {
@@ -164,9 +167,11 @@ FASTNAS_INLINE void weight_grad_run(const Depthwise& conv, const T* plane, const
         const T* source = plane + (y * S + (first - K / 2) * D) * row + (conv.pad - D * (K / 2)) * L;
         const T* gradient = g + (ptrdiff_t(y) * (conv.out.w + 2 * conv.pad) + conv.pad) * L;
         int x = 0;
-        for (; x + chains <= conv.out.w; x += chains)
+        for (; x + chains <= conv.out.w; x += chains) {
+            if constexpr (forgets) asm("" : "+r"(source));
 #pragma GCC unroll 2
             for (int c = 0; c < chains; ++c) add(source + (x + c) * S * L, gradient + (x + c) * L, sum[c]);
+        }
         for (; x < conv.out.w; ++x) add(source + x * S * L, gradient + x * L, sum[0]);
     }
     for (int i = 0; i < Height; ++i)

@@ -85,7 +85,10 @@ void accumulate(const Term<T>* terms, int count, ptrdiff_t pixels, bool add, T* 
             accumulate_terms<T, L, at_once>(terms, pixels, add, y);
     };
     run(Constant<7>{});
+    run(Constant<5>{});
     run(Constant<4>{});
+    run(Constant<3>{});
+    run(Constant<2>{});
     run(Constant<1>{});
     if (!add)
         for (ptrdiff_t p = 0; p < pixels * L; p += L) store<T, L>(y + p, Vec<T, L>{});

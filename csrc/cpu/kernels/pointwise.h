@@ -49,9 +49,9 @@ void pointwise_group(const Blocks<const T>& in, int first, int last, const T* we
         for (int b = 0; b < Blocks_; ++b) centre[b] = load<T, L>(collected.mean + b * L);
     for (int row = 0; row < area.rows; ++row) {
         ptrdiff_t x = 0;
-        const auto tiles = [&](auto width) FASTNAS_INLINE_LAMBDA {
+        const auto tiles = [&](auto width, ptrdiff_t end) FASTNAS_INLINE_LAMBDA {
             constexpr int n = decltype(width)::value;
-            for (; x + n <= area.width; x += n) {
+            for (; x + n <= end; x += n) {
                 Vec<T, L> acc[n][Blocks_];
                 product_tile<T, L, n, Blocks_>(in, first, last, weight, row * area.width + x, acc);
                 Sum<T, L> sum[Blocks_];
@@ -67,10 +67,13 @@ void pointwise_group(const Blocks<const T>& in, int first, int last, const T* we
                     for (int b = 0; b < Blocks_; ++b) sum[b].flush(collected.sums + b * 2 * L);
             }
         };
-        tiles(Constant<kTilePixels[Blocks_ - 1]>{});
-        if constexpr (kTilePixels[Blocks_ - 1] > 8) tiles(Constant<8>{});
-        tiles(Constant<4>{});
-        tiles(Constant<1>{});
+        constexpr int most = kTilePixels[Blocks_ - 1];
+        // Eight pixels are two tiles of four rather than one of six and two of one.
+        const bool fours = most % 4 != 0 && (area.width % most == 2 || area.width % most == 3);
+        tiles(Constant<most>{}, fours ? area.width - most : area.width);
+        if constexpr (most > 8) tiles(Constant<8>{}, area.width);
+        tiles(Constant<4>{}, area.width);
+        tiles(Constant<1>{}, area.width);
     }
 }
 
