@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import stock
@@ -21,7 +22,9 @@ from fastnas.cli import main
 from fastnas.measure import saved_for_backward
 from fastnas.nn import AutoDeepLabSupernet, DartsSupernet
 from fastnas.plan import STOCK, CpuEngine, Size, StockEngine, make_engine, make_row, plan_step
+from fastnas.plan.described import _RULES, described
 from fastnas.plan.fit import largest
+from fastnas.plan.ledger import _tensors
 from fastnas.plan.networks import Described
 
 DARTS = {"channels": 4, "layers": 3}
@@ -54,6 +57,25 @@ def test_weights_gradients_and_saved_tensors_are_as_measured(kind: str, size: tu
     existing = [images, labels, *network.parameters(), *network.buffers()]
     found = saved_for_backward(lambda: F.cross_entropy(network(images), labels), existing)
     assert step.saved == pytest.approx(found.storages, rel=0.02)
+
+
+def test_operators_are_described_as_pytorch_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = set()
+
+    def both(func: Any, args: Any, kwargs: Any) -> Any:
+        ours = described(func, args, kwargs)
+        if func in _RULES:
+            seen.add(func)
+            theirs = func(*args, **kwargs)
+            assert [facts(t) for t in _tensors(ours)] == [facts(t) for t in _tensors(theirs)], func
+        return ours
+
+    def facts(t: torch.Tensor) -> tuple[Any, ...]:
+        return t.shape, t.stride(), t.dtype, t.device
+
+    monkeypatch.setattr("fastnas.plan.ledger.described", both)
+    plan_step(Described("auto-deeplab", **TRELLIS), Size(2, 33, 31), CpuEngine(1), "fast")
+    assert seen == set(_RULES)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the kernel's figures")

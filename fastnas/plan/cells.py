@@ -17,10 +17,14 @@ class PlannedCell:
     """Stands in for a `fastnas.nn.fused.FusedCell`: gives tensors without values, and counts memory in a ledger.
 
     All its parameters are one tensor.
+
+    Args:
+        spec: what it computes.
+        buffers: bytes of its buffers.
     """
 
-    def __init__(self, spec: Spec) -> None:
-        self.spec = spec
+    def __init__(self, spec: Spec, buffers: int) -> None:
+        self.spec, self.buffers = spec, buffers
         self.weights = nn.Parameter(torch.empty(weights(spec), device="meta"))
         self._how: tuple[Ledger, Engine, str]
 
@@ -45,15 +49,13 @@ class _Call(torch.autograd.Function):
         weights: Tensor,
         *inputs: Tensor,
     ) -> Tensor:
-        out, kept = engine.forward(ledger, spec, inputs, memory)
+        out, ctx.kept = engine.forward(ledger, spec, inputs, memory)
         ctx.how, ctx.shapes = (spec, ledger, engine, memory), shapes_of(inputs)
-        ctx.save_for_backward(*kept)
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         spec, ledger, engine, memory = ctx.how
-        kept = ctx.saved_tensors  # autograd lets go of them; they live until the call is over
         *of_inputs, flat = engine.backward(ledger, spec, grad, ctx.shapes, memory)
-        del kept
-        return (None, None, None, None, torch.zeros(spec.alphas), flat[: -spec.alphas], *of_inputs)
+        ctx.kept = None  # as autograd lets go of what it saved; to save it there is an operator for each tensor
+        return (None, None, None, None, None, flat[: -spec.alphas], *of_inputs)

@@ -16,6 +16,7 @@ from fastnas.ops import cpu, results
 from fastnas.ops.compiled import compiled
 from fastnas.ops.gpu import INPUTS, Gpu, Kernels
 from fastnas.ops.spec import Spec, decode
+from fastnas.plan.described import floats
 from fastnas.plan.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -47,14 +48,14 @@ class CpuEngine:
         sizes = spec.sizes(areas(shapes))
         out, statistics = results.output(spec, x, sizes[spec.outputs[0]], "cpu"), results.statistics(spec, x)
         with ledger.pooled():
-            saved = x.new_empty(cpu.saved_size(spec, x, sizes, memory))
+            saved = floats(cpu.saved_size(spec, x, sizes, memory))
         self._call(ledger, spec, shapes, memory, backward=False)
         return out, _kept(spec, out, saved, statistics, inputs)
 
     def backward(self, ledger: Ledger, spec: Spec, grad: Tensor, shapes: Sequence[Shape], memory: str) -> list[Tensor]:
-        of_inputs = [grad.new_empty(shape) for shape in shapes]
+        of_inputs = [floats(*shape) for shape in shapes]
         with ledger.pooled():
-            flat = grad.new_empty(weights(spec) + spec.alphas)
+            flat = floats(weights(spec) + spec.alphas)
         ledger.keep(len(spec.parameter_shapes))  # each has a gradient of its own, which is a view
         self._call(ledger, spec, tuple(shapes), memory, backward=True)
         return [*of_inputs, flat]
@@ -141,7 +142,7 @@ class GpuEngine:
         x, shapes = inputs[0], shapes_of(inputs)
         sizes = spec.sizes(areas(shapes))
         out, statistics = results.output(spec, x, sizes[spec.outputs[0]], "cuda"), results.statistics(spec, x)
-        saved = x.new_empty(self._gpu.saved_size(spec, x, sizes, memory))
+        saved = floats(self._gpu.saved_size(spec, x, sizes, memory))
         plan = compiled(spec.text).plan_forward(len(x), areas(shapes), memory, self._tiling)
         ledger.call(_gpu_scratch(spec, plan, shapes), pooled=False)
         return out, _kept(spec, out, saved, statistics, inputs)
@@ -149,7 +150,7 @@ class GpuEngine:
     def backward(self, ledger: Ledger, spec: Spec, grad: Tensor, shapes: Sequence[Shape], memory: str) -> list[Tensor]:
         plan = compiled(spec.text).plan_backward(len(grad), areas(shapes), memory, self._tiling, _WANTS)
         # The gradients of the inputs are parts of one tensor, which lives as long as any of them.
-        of_inputs, flat = grad.new_empty(plan.grad_inputs), grad.new_empty(plan.grads)
+        of_inputs, flat = floats(plan.grad_inputs), floats(plan.grads)
         ledger.call(_gpu_scratch(spec, plan, shapes), pooled=False)
         pieces = torch.split(of_inputs, [prod(shape) for shape in shapes])
         return [*(piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True)), flat]

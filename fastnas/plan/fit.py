@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 _SECANTS = 8  # guesses by a line; from then on the range is halved
 
@@ -30,7 +30,11 @@ def largest(peak: Callable[[int], int], limit: int, start: int, power: int, leas
             fits = n
         else:
             over = n
-        n = _guess(known, limit, power)
+        # Steps in the peak, where a scale's size is rounded, mislead a line that does not lie across the limit.
+        near = sorted(known, key=lambda m: abs(known[m] - limit))[:2]
+        if over is not None and fits in known:
+            near = [fits, over]
+        n = _guess([(m, known[m]) for m in near], limit, power)
         if len(known) > _SECANTS:
             n = 2 * fits if over is None else (fits + over) // 2
         n = max(n, fits + 1)
@@ -38,9 +42,9 @@ def largest(peak: Callable[[int], int], limit: int, start: int, power: int, leas
     return None if fits < least else fits
 
 
-def _guess(known: dict[int, int], limit: int, power: int) -> int:
-    """Where the line through the two points next to the limit meets it."""
-    (n, size), (m, other) = sorted(known.items(), key=lambda point: abs(point[1] - limit))[:2]
+def _guess(points: Sequence[tuple[int, int]], limit: int, power: int) -> int:
+    """Where the line through two points meets the limit."""
+    (n, size), (m, other) = points
     if other == size:
         return 2 * max(n, m)
     met: float = n**power + (limit - size) * (n**power - m**power) / (size - other)

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fastnas.plan.described import described
+
 # oneDNN works on copies, in a layout of its own, of what a convolution reads and writes.
 _CONVOLUTIONS = (torch.ops.aten.convolution.default, torch.ops.aten.convolution_backward.default)
 
@@ -63,12 +65,17 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """So many tensors come to stay, whose values are counted already."""
         self._live += tensors * _OBJECT
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing is compiled while a ledger is entered, and to tell the compiler so costs its import and each call."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Runs an operator and follows its results; a view of what came from elsewhere is no memory of its own."""
         kwargs = kwargs or {}
         for given in _tensors((args, kwargs)):
             self._follow(given, 0)
-        results = args[0] if _adds_in_place(func, args) else func(*args, **kwargs)
+        results = args[0] if _adds_in_place(func, args) else described(func, args, kwargs)
         for result in _tensors(results):
             self._follow(result, result.untyped_storage().nbytes())
         copies = (args, results) if func in _CONVOLUTIONS else ()
@@ -115,8 +122,11 @@ class _Storage:
 def _tensors(tree: Any) -> list[Tensor]:
     if isinstance(tree, Tensor):
         return [tree]
-    branches = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list | tuple) else ()
-    return [leaf for branch in branches for leaf in _tensors(branch)]
+    if isinstance(tree, dict):
+        return _tensors(list(tree.values()))
+    if not isinstance(tree, list | tuple) or (tree and isinstance(tree[0], int)):  # a size
+        return []
+    return [leaf for branch in tree for leaf in ([branch] if isinstance(branch, Tensor) else _tensors(branch))]
 
 
 def _adds_in_place(func: Any, args: Any) -> bool:

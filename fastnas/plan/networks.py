@@ -34,18 +34,17 @@ class Described:
 
     def __init__(self, kind: str, **sizes: int) -> None:
         self._pixels = kind == "auto-deeplab"
-        with torch.device("meta"):
-            self._module: _Darts | _AutoDeepLab = (_AutoDeepLab if self._pixels else _Darts)(**sizes)  # type: ignore[arg-type]
-        for name, p in self._module.named_parameters(recurse=False):  # small: real ones are faster than described
-            setattr(self._module, name, nn.Parameter(torch.zeros(p.shape)))
-        for name, b in self._module.named_buffers(recurse=False):
-            setattr(self._module, name, torch.zeros_like(b, device="cpu"))
+        self._module: _Darts | _AutoDeepLab = (_AutoDeepLab if self._pixels else _Darts)(**sizes)  # type: ignore[arg-type]
+        for module in self._others():
+            module.to("meta")
+        for p in self._module.parameters(recurse=False):  # a few bytes, whose gradients are a thousand operators
+            p.requires_grad_(False)
         self._channels = sizes.get("in_channels", 3)
         self.cells: list[PlannedCell] = [cast("Any", cell)._fused for cell in self._module.cells]
         self.alphas = sum(p.nbytes for p in self._module.arch_parameters())
         self.weights = sum(p.nbytes for p in self._parameters()) - self.alphas
-        modules = [*self._others(), *self._module.cells]
-        self.buffers = sum(b.nbytes for module in modules for b in module.buffers())
+        self.buffers = sum(b.nbytes for module in self._others() for b in module.buffers())
+        self.buffers += sum(cell.buffers for cell in self.cells)
 
     def batch(self, images: int, height: int, width: int) -> tuple[Tensor, Tensor]:
         """Images and labels of a step."""
@@ -86,12 +85,13 @@ class _AutoDeepLab(AutoDeepLabSupernet):
 
 def _cell(kind: Callable[..., nn.Module], *args: Any) -> nn.Module:
     """A cell that shares with those of the same arguments all but what it is run by."""
-    cell: Any = copy.copy(_made(kind, *(tuple(arg) if isinstance(arg, Sequence) else arg for arg in args)))
-    cell._fused = PlannedCell(cell.spec)
+    made, buffers = _made(kind, *(tuple(arg) if isinstance(arg, Sequence) else arg for arg in args))
+    cell = copy.copy(made)
+    cell._fused = PlannedCell(cell.spec, buffers)
     return cast("nn.Module", cell)
 
 
 @cache
-def _made(kind: Callable[..., nn.Module], *args: Hashable) -> Any:
-    with torch.device("cpu"):  # to initialise parameters costs more without values
-        return kind(*args)
+def _made(kind: Callable[..., nn.Module], *args: Hashable) -> tuple[Any, int]:
+    cell = kind(*args)
+    return cell, sum(b.nbytes for b in cell.buffers())

@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from fastnas.ops import reference
 from fastnas.ops.spec import Edge, Norm, Spec
+from fastnas.plan.described import floats
 from fastnas.plan.engines import FLOAT, Shape, areas, shapes_of, weights
 from fastnas.plan.ledger import Ledger
 
@@ -30,14 +31,14 @@ class StockEngine:
         shapes = shapes_of(inputs)
         sizes = spec.sizes(areas(shapes))
         channels = sum(spec.channels[i] for i in spec.outputs)
-        out = inputs[0].new_empty((len(inputs[0]), channels, *sizes[spec.outputs[0]]))
-        saved = inputs[0].new_empty(_saved(spec, shapes) // FLOAT)
+        out = floats(len(inputs[0]), channels, *sizes[spec.outputs[0]])
+        saved = floats(_saved(spec, shapes) // FLOAT)
         ledger.call(max(edge.forward for edge, _ in _edges(spec, shapes)), pooled=False)
         return out, [saved]
 
     def backward(self, ledger: Ledger, spec: Spec, grad: Tensor, shapes: Sequence[Shape], memory: str) -> list[Tensor]:
-        of_inputs = [grad.new_empty(shape) for shape in shapes]
-        flat = grad.new_empty(weights(spec) + spec.alphas)
+        of_inputs = [floats(*shape) for shape in shapes]
+        flat = floats(weights(spec) + spec.alphas)
         ledger.call(max(edge.backward for edge, _ in _edges(spec, tuple(shapes))), pooled=False)
         return [*of_inputs, flat]
 
