@@ -8,12 +8,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import camvid
 import pytest
 from batches import measure
 from contestants import FAST, LEAN, STOCK, Setting
 from isolated import OUT_OF_MEMORY, isolated
 from picture import draw
 from PIL import Image
+from scenes import camvid_folder
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -75,3 +77,32 @@ def test_the_picture_marks_what_is_out_of_memory(tmp_path: Path) -> None:
     assert (svg, png) == (tmp_path / "picture.svg", tmp_path / "picture.png")
     assert svg.read_text().count("<!-- out of memory -->") == 1
     assert png.stat().st_size > 0
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_camvid_compares_three_kinds_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = {"scale": 1.0, "crop": 17, "batch_size": 2}
+    monkeypatch.setattr(camvid, "LAYERS", 3)
+    monkeypatch.setattr(camvid, "SEARCH", camvid.SEARCH | small | {"filters": 2, "layers": 3, "steps": 2})
+    monkeypatch.setattr(camvid, "TRAINING", camvid.TRAINING | small | {"filters": 1})
+    epochs = ["--search-epochs", "2", "--epochs", "1", "--threads", "1"]
+    command = ["camvid.py", str(camvid_folder(tmp_path / "data", 4)), str(tmp_path / "out"), *epochs]
+
+    def results(*words: str) -> dict[str, Any]:
+        monkeypatch.setattr("sys.argv", [*command, *words])
+        camvid.main()
+        return {path.parent.name: json.loads(path.read_text()) for path in (tmp_path / "out").glob("*/result.json")}
+
+    part = results("--kinds", "random", "--seeds", "1")
+    assert list(part) == ["random-1"]
+    found = results("--seeds", "0", "1")
+    assert set(found) == {f"{kind}-{seed}" for kind in camvid.KINDS for seed in (0, 1)}
+    assert found["random-1"] == part["random-1"]
+    assert found["random-0"]["parameters"] != found["random-1"]["parameters"]
+    plain, searched = found["encoder-decoder-0"]["parameters"], found["searched-0"]["parameters"]
+    assert abs(plain - searched) < 0.05 * searched
+    capsys.readouterr()
+    assert results("--seeds", "0", "1") == found
+    assert f"{searched:,}" in capsys.readouterr().out
