@@ -74,6 +74,7 @@ check-full: check test test-cpp gpu-gates
 	$(BIN)/python tests/fuzz_files.py
 	.ci/browser
 	$(BIN)/python -m pytest tests/test_accelerate_fuzz.py --fuzz 500 --timeout 7200
+	.ci/loggers
 	.ci/wheel
 	.ci/old-torch
 	.ci/p100

@@ -21,7 +21,7 @@ from fastnas.search.alphas import kept_row
 from fastnas.search.config import RetrainConfig, make_config
 from fastnas.search.loop import Callback
 from fastnas.search.options import Options, genotype_file, load_genotype, search_config, trellis_search_config
-from fastnas.search.run import Row, read_history
+from fastnas.search.run import Row, numbers, read_history
 from fastnas.search.segmentation_config import TrellisRetrainConfig
 
 Data = str | Path | tuple[Dataset[Any], Dataset[Any]]
@@ -111,8 +111,7 @@ def search(
     row = kept_row(history)
     tables = row.get("alpha", {}) | ({"beta": row["beta"]} if "beta" in row else {})
     alphas = {name: torch.tensor(table) for name, table in tables.items()}
-    metrics = {name: value for name, value in row.items() if isinstance(value, float)}
-    return SearchResult(folder, genotype, alphas, metrics, history)
+    return SearchResult(folder, genotype, alphas, numbers(row), history)
 
 
 def retrain(

@@ -15,6 +15,7 @@ from fastnas.errors import UserError
 from fastnas.genotype.genotype import shorten
 
 CONFIG = "config.json"
+LOGGERS = {"tensorboard", "wandb", "mlflow"}
 
 
 class RunConfig(BaseModel):
@@ -30,6 +31,11 @@ class RunConfig(BaseModel):
         "auto", description="What it computes on: cpu, cuda or cuda:1; auto takes a GPU if there is one."
     )
     threads: int | None = Field(None, ge=1, description="CPU threads; without it as many as PyTorch takes.")
+    log: str | None = Field(
+        None,
+        description="Where figures go beside the run's own files: tensorboard, wandb, mlflow, several with commas, or "
+        "none; without it to TensorBoard if it is installed.",
+    )
     workers: int = Field(0, ge=0, description="Processes that read images ahead, where they do not fit into memory.")
     lr: float = Field(0.025, gt=0, description="Learning rate of the weights at the start of its schedule.")
     lr_min: float = Field(0.0, ge=0, description="Learning rate of the weights at its end.")
@@ -44,6 +50,18 @@ class RunConfig(BaseModel):
             return data
         source, colon, path = data.rpartition(":")
         return source + colon + os.path.abspath(path)
+
+    @field_validator("log")
+    @classmethod
+    def _known(cls, log: str | None) -> str | None:
+        if log not in (None, "none") and not LOGGERS.issuperset(log.split(",")):
+            raise ValueError("tensorboard, wandb, mlflow, several with commas, or none")
+        return log
+
+    @property
+    def loggers(self) -> list[str]:
+        """The names in `log`."""
+        return [] if self.log in (None, "none") else self.log.split(",")
 
     @model_validator(mode="after")
     def _falling(self) -> RunConfig:

@@ -23,14 +23,14 @@ from fastnas.search.config import ClassificationConfig, RetrainConfig, RunConfig
 from fastnas.search.device import find_device
 from fastnas.search.display import Display
 from fastnas.search.files import write_atomically
+from fastnas.search.loggers import check_loggers, make_loggers
 from fastnas.search.loop import Callback, Task, Verdict, train
 from fastnas.search.performance import Performance
 from fastnas.search.retrain import BestWeights, Retraining
 from fastnas.search.run import GENOTYPE, PERFORMANCE, Row, Run
 from fastnas.search.strategies import make_strategy
-from fastnas.search.tensorboard import TensorBoard
 
-BEST, LAST, RESULT, EVENTS = "best.pt", "last.pt", "result.json", "tensorboard"
+BEST, LAST, RESULT = "best.pt", "last.pt", "result.json"
 
 
 def search(
@@ -128,6 +128,7 @@ def settle(config: Config, data: ImageData) -> Config:
 def _prepare(run: Run, config: Config, resume: bool, data: ImageData | None) -> tuple[ImageData, Config]:
     config = run.check(config, resume)
     check_device(config)
+    check_loggers(config)
     data = data or load_data(config.data, config.image_size)
     return data, settle(config, data)
 
@@ -157,9 +158,9 @@ def run_epochs(
     console: Console | None,
     verdict: Verdict = lambda history: {},
 ) -> list[Row]:
-    """Trains, shows it on the console and to TensorBoard, notes its performance, and returns the history."""
-    display, board = Display(console or Console(), epochs), TensorBoard(run.folder / EVENTS)
-    return train(task, run, epochs, [*callbacks, display, board, Performance(run.folder / PERFORMANCE)], verdict)
+    """Trains, shows it on the console and to the loggers, notes its performance, and returns the history."""
+    display, performance = Display(console or Console(), epochs), Performance(run.folder / PERFORMANCE)
+    return train(task, run, epochs, [*callbacks, display, *make_loggers(run), performance], verdict)
 
 
 def check_device(config: RunConfig) -> None:

@@ -49,6 +49,18 @@ def append(path: Path, content: bytes) -> None:
         raise _refusal(path.parent, error) from error
 
 
+def make_folder(folder: Path) -> None:
+    """Makes a folder, if it is missing, in one that is there.
+
+    Raises:
+        WriteError: it cannot be made.
+    """
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise _refusal(folder, error) from error
+
+
 def _refusal(path: Path, error: OSError, state: str = "") -> WriteError:
     gone = not path.parent.exists()
     return WriteError(f"{path} cannot be written" + (": its folder is gone" if gone else f" ({error.strerror}){state}"))

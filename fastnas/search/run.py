@@ -26,10 +26,16 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 """What the history keeps of an epoch."""
 
+
+def numbers(row: Row) -> dict[str, float]:
+    """The figures of an epoch."""
+    return {name: value for name, value in row.items() if isinstance(value, float)}
+
+
 HISTORY, GENOTYPE, PERFORMANCE = "history.jsonl", "genotype.json", "performance"
 
-# They change how fast a run is, or its last bits at most.
-_FREE_TO_CHANGE = {"device", "threads", "workers"}
+# They change how fast a run is, where its figures go, or its last bits at most.
+_FREE_TO_CHANGE = {"device", "threads", "workers", "log"}
 
 
 class Run:
@@ -37,7 +43,10 @@ class Run:
 
     Attributes:
         folder, command: as given.
+        config: with which it has begun.
     """
+
+    config: RunConfig
 
     def __init__(self, folder: Path, command: str) -> None:
         self.folder, self.command = folder, command
@@ -92,6 +101,7 @@ class Run:
         Raises:
             UserError: the checkpoint is damaged or that of another run, or a file cannot be written.
         """
+        self.config = config
         values = config.model_dump(mode="json", exclude=_FREE_TO_CHANGE)
         self._identity = {"command": self.command, "config": values, "facts": facts}
         if not self._resumed:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastnas.search.files import append
-from fastnas.search.run import Row
+from fastnas.search.run import Row, numbers
 
 if TYPE_CHECKING:
     from tensorboard.compat.proto.event_pb2 import Event
@@ -55,7 +55,7 @@ class TensorBoard:
             from torch.utils.tensorboard.summary import scalar
 
             now, step = time.time(), row["epoch"]
-            summaries = [scalar(*item) for item in row.items() if isinstance(item[1], float)]  # type: ignore[no-untyped-call]
+            summaries = [scalar(*item) for item in numbers(row).items()]  # type: ignore[no-untyped-call]
             self._write(*(Event(wall_time=now, step=step, summary=summary) for summary in summaries))
 
     def on_end(self, error: BaseException | None) -> None:
