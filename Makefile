@@ -6,6 +6,7 @@
 # make cuda-standalone    build/cuda/standalone, which checks the CUDA kernels on a GPU; needs nvcc alone
 # make check       lint, format, types
 # make check-full  what takes longer: sanitizers, older processors, a soak test, a browser, a bare wheel, the oldest torch
+# make docs        the documentation as a site in build/site, every warning an error
 # make bench       speed and memory against stock PyTorch
 # make test-gpu    the operator's tests on a GPU; without one it says so
 # make bench-gpu   speed and memory against stock PyTorch on a GPU
@@ -16,7 +17,7 @@ STAMP := $(VENV)/installed
 CPP := $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*/*/*.h csrc/*/*/*.cpp csrc/*/*.cu csrc/*/*.cuh csrc/*/*/*.cuh)
 DEMO := runs/demo
 
-.PHONY: demo test test-cpp test-gpu test-gpu-emulated sanitize-gpu cuda-standalone check check-full format bench bench-gpu clean
+.PHONY: demo test test-cpp test-gpu test-gpu-emulated sanitize-gpu cuda-standalone check check-full format bench bench-gpu docs clean
 .PHONY: gpu-gates gpu-gates-triton gpu-gates-cuda
 
 $(VENV)/requirements: requirements/dev.txt
@@ -75,6 +76,7 @@ check-full: check test test-cpp gpu-gates
 	.ci/browser
 	$(BIN)/python -m pytest tests/test_accelerate_fuzz.py --fuzz 500 --timeout 7200
 	.ci/loggers
+	$(MAKE) docs
 	.ci/wheel
 	.ci/old-torch
 	.ci/p100
@@ -92,6 +94,14 @@ bench-gpu: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/step.py
+
+build/docs: requirements/docs.txt
+	$(PYTHON) -m venv $@
+	$@/bin/pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+docs: build/docs
+	NO_MKDOCS_2_WARNING=1 build/docs/bin/mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) build runs fastnas/*.so *.egg-info
