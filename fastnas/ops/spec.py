@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any
 
 from fastnas.ops.candidates import PREPROCESS, Candidate, Depthwise, Reduce, candidate
@@ -83,6 +83,7 @@ class Spec:
         norm_channels: channels of every norm.
         parameter_shapes: shapes of all parameters, in order.
         running_shapes: shapes of the running means and variances that the cell reads, in order.
+        text: the cell as text, for an operator's schema; `decode` reads it.
     """
 
     channels: tuple[int, ...]
@@ -102,6 +103,7 @@ class Spec:
     norm_channels: list[int] = field(init=False, repr=False, compare=False)
     parameter_shapes: list[tuple[int, ...]] = field(init=False, repr=False, compare=False)
     running_shapes: list[tuple[int, ...]] = field(init=False, repr=False, compare=False)
+    text: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         _validate_edges(self)
@@ -120,14 +122,10 @@ class Spec:
             "norm_states": states,
             "norm_channels": channels,
             "running_shapes": [(c,) for c, norm in norms if not norm.batch for _ in range(2)],
+            "text": _encode(self),
         }
         for name, value in derived.items():
             object.__setattr__(self, name, value)
-
-    @cached_property
-    def text(self) -> str:
-        """The cell as text, for an operator's schema; `decode` reads it."""
-        return _encode(self)
 
     def sizes(self, inputs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
         """Height and width of every state, from those of the inputs.
