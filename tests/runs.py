@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
+from fastnas.errors import InterruptError
 from fastnas.search.checkpoint import CHECKPOINT, PREVIOUS, read_checkpoint
 from fastnas.search.config import RetrainConfig, SearchConfig
+from fastnas.search.run import Run
 
 CLASSES = ("bird", "cat")
 TINY = {"epochs": 3, "channels": 2, "layers": 3, "batch_size": 4, "threads": 1}
@@ -47,6 +51,22 @@ def search_config(data: Path, **options: Any) -> SearchConfig:
 def retrain_config(data: Path, **options: Any) -> RetrainConfig:
     """A training of a second."""
     return RetrainConfig(**{"data": str(data), **TINY, **options})
+
+
+@contextmanager
+def stopped_before_saving(epoch: int) -> Iterator[None]:
+    """What runs inside is stopped when an epoch is logged, but not saved."""
+    save = Run.save
+
+    def stopped(self: Run, trained: Any, history: list[dict[str, Any]]) -> None:
+        if len(history) == epoch:
+            raise KeyboardInterrupt
+        save(self, trained, history)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "save", stopped)
+        with pytest.raises(InterruptError):
+            yield
 
 
 def files(folder: Path) -> dict[str, Any]:

@@ -10,12 +10,10 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from runs import TINY, TINY_OPTIONS, files
+from runs import TINY, TINY_OPTIONS, files, stopped_before_saving
 
 import fastnas
 from fastnas.cli import main
-from fastnas.errors import InterruptError
-from fastnas.search.run import Run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 FIGURES = ("train_loss", "val_accuracy", "alpha_entropy", "lr")
@@ -25,19 +23,10 @@ def call(*words: str | Path) -> Result:
     return CliRunner().invoke(main, [str(word) for word in words])
 
 
-def stopped_and_resumed(data: Path, out: Path, log: str, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+def stopped_and_resumed(data: Path, out: Path, log: str) -> list[dict[str, Any]]:
     """The history of a search that is stopped when its second epoch is logged, but not saved, and then gone on with."""
-    save = Run.save
-
-    def stopped(self: Run, trained: Any, history: list[dict[str, Any]]) -> None:
-        if len(history) == 2:
-            raise KeyboardInterrupt
-        save(self, trained, history)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Run, "save", stopped)
-        with pytest.raises(InterruptError):
-            fastnas.search(data, out=out, progress=False, log=log, **TINY)
+    with stopped_before_saving(epoch=2):
+        fastnas.search(data, out=out, progress=False, log=log, **TINY)
     return fastnas.search(out=out, resume=True, progress=False).history
 
 
@@ -84,7 +73,7 @@ def records(path: Path) -> Iterator[Any]:
 def test_wandb_gets_every_figure_once_also_after_a_stop(
     offline: None, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    history = stopped_and_resumed(data, tmp_path / "run", "wandb", monkeypatch)
+    history = stopped_and_resumed(data, tmp_path / "run", "wandb")
     first, last = sorted((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
     assert first.name == last.name  # one run, whose later file is complete
     for path, epochs, code in ((first, 2, 1), (last, 3, 0)):
@@ -110,7 +99,7 @@ def test_mlflow_gets_every_figure_once_also_after_a_stop(
 ) -> None:
     from mlflow import MlflowClient
 
-    history = stopped_and_resumed(data, tmp_path / "run", "mlflow", monkeypatch)
+    history = stopped_and_resumed(data, tmp_path / "run", "mlflow")
     client = MlflowClient(store)
     experiment = client.get_experiment_by_name("fastnas")
     assert experiment is not None

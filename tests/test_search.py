@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
-from runs import files, image_folder, search_config
+from runs import files, image_folder, search_config, stopped_before_saving
 from torch import nn
 
 from fastnas.data import load_data
@@ -276,21 +276,11 @@ def test_the_display_counts_images_and_fits_a_terminal(data: Path, tmp_path: Pat
     assert all(int(line.split()[-1]) > 0 for line in lines[1:])
 
 
-def test_tensorboard_gets_every_figure_once_also_after_a_stop(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tensorboard_gets_every_figure_once_also_after_a_stop(data: Path, tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    out, save = tmp_path / "run", Run.save
-
-    def stopped(self: Run, trained: Any, history: list[dict[str, Any]]) -> None:
-        if len(history) == 2:
-            raise KeyboardInterrupt
-        save(self, trained, history)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Run, "save", stopped)
-        with pytest.raises(InterruptError):
-            search(search_config(data), out)
+    out = tmp_path / "run"
+    with stopped_before_saving(epoch=2):
+        search(search_config(data), out)
     search(search_config(data), out, resume=True)
     events = accumulator.EventAccumulator(str(out / "tensorboard")).Reload()
     history = rows(out)

@@ -6,8 +6,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from fastnas.search.config import RetrainConfig, RunConfig, SearchConfig, option
-from fastnas.search.run import GENOTYPE
+from fastnas.search.config import GENOTYPE, RetrainConfig, RunConfig, SearchConfig, option
 from fastnas.search.segmentation_config import TrellisRetrainConfig, TrellisSearchConfig
 from fastnas.search.strategies import find_strategy
 

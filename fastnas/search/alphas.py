@@ -14,7 +14,7 @@ from fastnas.genotype import AutoDeepLabGenotype, CellGenotype, Genotype, decode
 from fastnas.genotype.file import parse
 from fastnas.nn.supernet import STEPS
 from fastnas.ops import DARTS_CANDIDATES
-from fastnas.search.run import GENOTYPE
+from fastnas.search.config import GENOTYPE
 
 if TYPE_CHECKING:
     from fastnas.nn import DartsSupernet

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from fastnas.errors import UserError
 from fastnas.genotype.genotype import shorten
 
-CONFIG = "config.json"
+CONFIG, GENOTYPE = "config.json", "genotype.json"
 LOGGERS = {"tensorboard", "wandb", "mlflow"}
 
 

@@ -19,7 +19,7 @@ from fastnas.nn import DartsNetwork
 from fastnas.ops.backends import BackendError, choose
 from fastnas.search.alphas import decode, kept_row
 from fastnas.search.checkpoint import to_bytes
-from fastnas.search.config import ClassificationConfig, RetrainConfig, RunConfig, StrategyConfig
+from fastnas.search.config import GENOTYPE, ClassificationConfig, RetrainConfig, RunConfig, StrategyConfig
 from fastnas.search.device import find_device
 from fastnas.search.display import Display
 from fastnas.search.files import write_atomically
@@ -27,7 +27,7 @@ from fastnas.search.loggers import check_loggers, make_loggers
 from fastnas.search.loop import Callback, Task, Verdict, train
 from fastnas.search.performance import Performance
 from fastnas.search.retrain import BestWeights, Retraining
-from fastnas.search.run import GENOTYPE, PERFORMANCE, Row, Run
+from fastnas.search.run import PERFORMANCE, Row, Run
 from fastnas.search.strategies import make_strategy
 
 BEST, LAST, RESULT = "best.pt", "last.pt", "result.json"

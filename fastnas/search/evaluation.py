@@ -16,13 +16,12 @@ from fastnas.errors import UserError, first_line
 from fastnas.genotype import AutoDeepLabGenotype, GenotypeError, load
 from fastnas.nn import AutoDeepLabNetwork
 from fastnas.search import segmentation_eval
-from fastnas.search.config import CONFIG, make_config, read_config
+from fastnas.search.config import CONFIG, GENOTYPE, make_config, read_config
 from fastnas.search.device import device_of
 from fastnas.search.driver import check_device, reproducible
 from fastnas.search.files import write_atomically
 from fastnas.search.lock import locked
 from fastnas.search.overlay import write_overlay
-from fastnas.search.run import GENOTYPE
 from fastnas.search.segmentation_config import TrellisRetrainConfig
 from fastnas.search.segmentation_driver import make_network
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 from fastnas.errors import UserError, WriteError, first_line
 from fastnas.search.config import RunConfig
 from fastnas.search.files import make_folder, write_atomically
+from fastnas.search.loop import Callback
 from fastnas.search.run import Row, numbers
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
-class MLflow:
+class MLflow(Callback):
     """A callback that logs every epoch to one run of MLflow, whose id it keeps in `folder` to go on with it.
 
     The library's own settings say where to: MLFLOW_TRACKING_URI (else mlflow.db in the working folder), and
@@ -52,9 +53,6 @@ class MLflow:
                 write_atomically(file, self._id.encode())
         for row in history:
             self.on_epoch(row)
-
-    def on_step(self, images: int, figures: Mapping[str, float]) -> None:
-        """Nothing: epochs are what is compared."""
 
     def on_epoch(self, row: Row) -> None:
         """Logs every number of the row, once.

@@ -9,12 +9,11 @@ from typing import Any
 from fastnas.errors import UserError
 from fastnas.genotype import GenotypeError, load
 from fastnas.genotype.file import AnyGenotype
-from fastnas.search.config import CONFIG, StrategyConfig, make_config, read_config, spelled
+from fastnas.search.config import CONFIG, GENOTYPE, StrategyConfig, make_config, read_config, spelled
 from fastnas.search.config_file import read_config_file, read_preset
 from fastnas.search.segmentation_config import TrellisSearchConfig
 from fastnas.search.strategies import STRATEGIES, find_strategy
 
-GENOTYPE = "genotype.json"
 STRATEGY = str(StrategyConfig.model_fields["strategy"].default)
 # of a training, from its search, where they are left out
 _INHERITED = {"retrain": ("data", "image_size"), "retrain auto-deeplab": ("data", "scale")}

@@ -15,12 +15,13 @@ import torch
 from fastnas import __version__
 from fastnas.errors import UserError
 from fastnas.search.files import append, write_atomically
+from fastnas.search.loop import Callback
 from fastnas.search.run import Row
 
 FILE = "log.jsonl"
 
 
-class Performance:
+class Performance(Callback):
     """A callback that keeps `folder`/log.jsonl: a line for each start of the run, one for each epoch.
 
     A start has versions, the processor, threads, and `peak`, the most main memory that the process had until then, in
@@ -59,9 +60,6 @@ class Performance:
             }
         )
         self._begin()
-
-    def on_end(self, error: BaseException | None) -> None:
-        """Nothing: every line is written when it is known."""
 
     def _begin(self) -> None:
         self._images, self._busy, self._since = 0, 0.0, time.perf_counter()

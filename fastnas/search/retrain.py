@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from fastnas.search.checkpoint import to_bytes
 from fastnas.search.config import RetrainConfig
 from fastnas.search.device import device_of, on_device
 from fastnas.search.files import write_atomically
-from fastnas.search.loop import Descent, Report, Score
+from fastnas.search.loop import Callback, Descent, Report, Score
 from fastnas.search.run import Row
 
 
@@ -92,7 +92,7 @@ class Retraining:
         return loss + self._config.auxiliary_weight * extra
 
 
-class BestWeights:
+class BestWeights(Callback):
     """Keeps the state_dict of the first epoch that has the highest of a figure, a key of the history's rows."""
 
     def __init__(self, network: nn.Module, path: Path, figure: str) -> None:
@@ -102,14 +102,8 @@ class BestWeights:
         """Knows the best epoch so far."""
         self._best = max((row[self._figure] for row in history), default=-1.0)
 
-    def on_step(self, images: int, figures: Mapping[str, float]) -> None:
-        """Nothing: only whole epochs are validated."""
-
     def on_epoch(self, row: Row) -> None:
         """Writes the weights if they are better."""
         if row[self._figure] > self._best:
             self._best = row[self._figure]
             write_atomically(self._path, to_bytes(self._network.state_dict()))
-
-    def on_end(self, error: BaseException | None) -> None:
-        """Nothing is open."""

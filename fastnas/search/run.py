@@ -32,7 +32,7 @@ def numbers(row: Row) -> dict[str, float]:
     return {name: value for name, value in row.items() if isinstance(value, float)}
 
 
-HISTORY, GENOTYPE, PERFORMANCE = "history.jsonl", "genotype.json", "performance"
+HISTORY, PERFORMANCE = "history.jsonl", "performance"
 
 # They change how fast a run is, where its figures go, or its last bits at most.
 _FREE_TO_CHANGE = {"device", "threads", "workers", "log"}

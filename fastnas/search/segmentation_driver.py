@@ -14,11 +14,12 @@ from fastnas.genotype import AutoDeepLabGenotype, dumps
 from fastnas.nn import AutoDeepLabNetwork, AutoDeepLabSupernet
 from fastnas.search.auto_deeplab import AutoDeepLabSearch
 from fastnas.search.auto_deeplab_retrain import AutoDeepLabRetraining
+from fastnas.search.config import GENOTYPE
 from fastnas.search.driver import check_device, decide, reproducible, run_epochs, run_training
 from fastnas.search.files import write_atomically
 from fastnas.search.loggers import check_loggers
 from fastnas.search.loop import Callback
-from fastnas.search.run import GENOTYPE, Run
+from fastnas.search.run import Run
 from fastnas.search.segmentation_config import SegmentationConfig, TrellisRetrainConfig, TrellisSearchConfig
 
 Config = TypeVar("Config", bound=SegmentationConfig)

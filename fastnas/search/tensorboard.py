@@ -5,19 +5,20 @@ from __future__ import annotations
 import io
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastnas.search.files import append
+from fastnas.search.loop import Callback
 from fastnas.search.run import Row, numbers
 
 if TYPE_CHECKING:
     from tensorboard.compat.proto.event_pb2 import Event
 
 
-class TensorBoard:
+class TensorBoard(Callback):
     """A callback that writes event files into `folder`; does nothing where TensorBoard is not installed.
 
     TensorBoard's own writer leaves writing to a thread, which may lose the last epochs when the process is killed.
@@ -41,9 +42,6 @@ class TensorBoard:
             begin = SessionLog(status=SessionLog.START)
             self._write(Event(step=step, file_version="brain.Event:2"), Event(step=step, session_log=begin))
 
-    def on_step(self, images: int, figures: Mapping[str, float]) -> None:
-        """Nothing: epochs are what is compared."""
-
     def on_epoch(self, row: Row) -> None:
         """Writes every number of the row, before the epoch is saved.
 
@@ -57,9 +55,6 @@ class TensorBoard:
             now, step = time.time(), row["epoch"]
             summaries = [scalar(*item) for item in numbers(row).items()]  # type: ignore[no-untyped-call]
             self._write(*(Event(wall_time=now, step=step, summary=summary) for summary in summaries))
-
-    def on_end(self, error: BaseException | None) -> None:
-        """Nothing is open."""
 
     def _write(self, *events: Event) -> None:
         from tensorboard.summary.writer.record_writer import RecordWriter

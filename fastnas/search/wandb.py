@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastnas.errors import UserError, first_line
 from fastnas.search.config import RunConfig
 from fastnas.search.files import make_folder, write_atomically
+from fastnas.search.loop import Callback
 from fastnas.search.run import Row, numbers
 
 if TYPE_CHECKING:
     import wandb
 
 
-class WandB:
+class WandB(Callback):
     """A callback that logs every epoch to one run of W&B, whose id it keeps in `folder` to go on with it.
 
     The library's own settings say where to: WANDB_PROJECT (else "fastnas"), WANDB_MODE=offline (`folder`/wandb alone).
@@ -56,9 +57,6 @@ class WandB:
         for row in history:
             if row["epoch"] >= self._run.starting_step:
                 self.on_epoch(row)
-
-    def on_step(self, images: int, figures: Mapping[str, float]) -> None:
-        """Nothing: epochs are what is compared."""
 
     def on_epoch(self, row: Row) -> None:
         """Logs every number of the row; the library sends it when it can."""
