@@ -22,7 +22,7 @@ class EdgeBackWeights {
         parallel_for(cell.call.threads, int(places.size()), [&](int i, int) {
             cell.pack_back(places[i].of(edge), stages_[i].pointwise, stages_[i].depthwise);
         });
-        if (sums_) std::fill_n(sums_, sums_size_ * cell.call.threads, T(0));
+        std::fill_n(sums_, sums_size_ * cell.call.threads, T(0));
     }
 
     const EdgeWeights<T> forward;
