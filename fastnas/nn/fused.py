@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import compress
 from typing import cast
 
@@ -62,8 +63,8 @@ class FusedCell:
         params = cast("list[Tensor]", [place[name] for place, name in self._places])
         stores = [bn._buffers for bn, uses_batch in zip(self._norms, batch, strict=True) if not uses_batch]
         running = cast("list[Tensor]", [store[name] for store in stores for name in ("running_mean", "running_var")])
-        out, statistics = mixed_cell(spec, inputs, alpha, params, running, self.memory, self.backend)
-        self._update(spec, batch, inputs, statistics)
+        update = partial(self._update, spec, batch, inputs)
+        out, _ = mixed_cell(spec, inputs, alpha, params, running, self.memory, self.backend, update)
         return out
 
     def _spec(self, batch: list[bool]) -> Spec:
@@ -82,6 +83,8 @@ class FusedCell:
         sizes = spec.norm_sizes([(t.shape[2], t.shape[3]) for t in inputs])
         for norms in self._rounds:
             chosen = [i for i in norms if tracked[i]]
+            if not chosen:
+                continue
             whole = chosen == list(found)
             rows = statistics if whole else torch.cat([found[i] for i in chosen], 1)
             blend([self._norms[i] for i in chosen], rows, [inputs[0].shape[0] * sizes[i] for i in chosen])

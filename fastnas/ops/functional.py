@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import torch
@@ -25,6 +25,7 @@ def mixed_cell(
     running: Sequence[Tensor] = (),
     memory: str = "fast",
     backend: str = "auto",
+    update: Callable[[Tensor], None] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """A cell: the concatenation of its output states, each y = Σ over its edges and their candidates of α·o(x).
 
@@ -44,6 +45,8 @@ def mixed_cell(
         memory: what is saved for backward: "fast" also keeps the outputs of separable convolutions' first stages,
             "lean" computes them again.
         backend: "auto", "cuda", "triton", "cpu" or "reference".
+        update: is called with the statistics as soon as they are known. `torch.utils.checkpoint` may end a second
+            forward where the last tensor is saved for backward, before this function returns.
 
     Returns:
         y: (N, Σ C of the outputs, H', W'), on the CPU channels_last if the first input is.
@@ -61,17 +64,26 @@ def mixed_cell(
         lists = [[_float32(t) for t in tensors] for tensors in ([alpha], params, running)]
         inputs = [t.to(given) if t.dtype != torch.float64 else t for t in inputs]
         with torch.autocast(device, enabled=False):
-            return mixed_cell(spec, inputs, lists[0][0], lists[1], lists[2], memory, backend)
+            return mixed_cell(spec, inputs, lists[0][0], lists[1], lists[2], memory, backend, update)
     _check(spec, inputs, alpha, params, running)
     chosen = choose(backend, inputs[0], spec)
     if chosen == "reference":
         if inputs[0].dtype != alpha.dtype:
             inputs = [t.to(alpha.dtype) for t in inputs]
-        return reference.cell(spec, inputs, alpha, params, running)
+        return _told(update, *reference.cell(spec, inputs, alpha, params, running))
     if not torch.is_grad_enabled() or not any(t.requires_grad for t in (*inputs, alpha, *params)):
         memory = "none"
-    run = differentiable_cell if unobserved(inputs[0]) else cell
-    out, _, statistics = run(list(inputs), alpha, list(params), list(running), spec.text, memory, chosen)
+    call = list(inputs), alpha, list(params), list(running), spec.text, memory, chosen
+    if memory != "none" and unobserved(inputs[0]):
+        out, _, statistics = differentiable_cell(*call, update)
+        return out, statistics
+    out, _, statistics = (differentiable_cell if unobserved(inputs[0]) else cell)(*call)
+    return _told(update, out, statistics)
+
+
+def _told(update: Callable[[Tensor], None] | None, out: Tensor, statistics: Tensor) -> tuple[Tensor, Tensor]:
+    if update is not None:
+        update(statistics)
     return out, statistics
 
 

@@ -123,11 +123,20 @@ class _Cell(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, spec: str, memory: str, backend: str, lengths: tuple[int, int], alpha: Tensor, *tensors: Tensor
+        ctx: Any,
+        spec: str,
+        memory: str,
+        backend: str,
+        lengths: tuple[int, int],
+        update: Callable[[Tensor], None] | None,
+        alpha: Tensor,
+        *tensors: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         ctx.how, ctx.lengths = (spec, memory, backend), lengths
         inputs, params, running = _split(tensors, lengths)
         out, saved, statistics = _below_autograd(cell, _cell, inputs[0])(inputs, alpha, params, running, *ctx.how)
+        if update is not None:
+            update(statistics)
         ctx.mark_non_differentiable(saved, statistics)
         ctx.set_materialize_grads(False)
         described = decode(spec)
@@ -139,16 +148,16 @@ class _Cell(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Any, ...]:
         out, saved, statistics, alpha, *tensors = ctx.saved_tensors
         if grad is None:
-            return (None,) * (len(tensors) + 5)
+            return (None,) * (len(tensors) + 6)
         inputs, params, running = _split(tensors, ctx.lengths)
         # A list counts as needed when any of its tensors is.
-        needed = [any(flags) for flags in _split(ctx.needs_input_grad[5:], ctx.lengths)]
-        needs = [needed[0], ctx.needs_input_grad[4], needed[1]]
+        needed = [any(flags) for flags in _split(ctx.needs_input_grad[6:], ctx.lengths)]
+        needs = [needed[0], ctx.needs_input_grad[5], needed[1]]
         run = cell_backward if torch.is_grad_enabled() else _below_autograd(cell_backward, _cell_backward, grad)
         returned = run(grad, out, saved, statistics, inputs, alpha, params, running, *ctx.how, needs)
         grads = results.gradients(returned, inputs, alpha, params, needs)
         of_alpha = grads.pop(len(inputs))
-        return (None, None, None, None, of_alpha, *grads, *([None] * len(running)))
+        return (None, None, None, None, None, of_alpha, *grads, *([None] * len(running)))
 
 
 def _unread(t: Tensor) -> Tensor:
@@ -165,11 +174,13 @@ def differentiable_cell(
     spec: str,
     memory: str,
     backend: str,
+    update: Callable[[Tensor], None] | None = None,
 ) -> Any:
+    """`cell` with its derivative; `update` is called with the statistics before anything is saved for backward."""
     if memory == "none":
         return _below_autograd(cell, _cell, inputs[0])(inputs, alpha, params, running, spec, memory, backend)
     return _Cell.apply(  # type: ignore[no-untyped-call]
-        spec, memory, backend, (len(inputs), len(params)), alpha, *inputs, *params, *running
+        spec, memory, backend, (len(inputs), len(params)), update, alpha, *inputs, *params, *running
     )
 
 

@@ -1,11 +1,10 @@
 """Evaluates what a module's own code does with its candidates in one operator.
 
-While a *region* runs, a mixed edge or a cell, a candidate returns a `Value` instead of a tensor: a promise of what
-it would have computed. The region's code goes on with it as it was written: a product with a weight and a sum of values
-are values again, and a value may be the input of the next candidate. Whatever else is done with a value, a
-concatenation or the region's return included, computes it first, with all that leads to it, as one operator. So
-nothing has to be known about how the code combines its candidates: its wiring, order and weights are read from what it
-does, anew in every call.
+While a *region* runs, a mixed edge or a cell, a candidate returns a promise instead of a tensor (`promise.py`). The
+region's code goes on with it as it was written, and a promise may be the input of the next candidate. What the code
+returns, or does not know how to promise, is computed with all that leads to it as one operator. So nothing has to be
+known about how the code combines its candidates: its wiring, order and weights are read from what it does, anew in
+every call.
 """
 
 from __future__ import annotations
@@ -13,59 +12,42 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from functools import cache
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_map
 
+from fastnas.swap.promise import Call, Joined, Promise, Term, Value, Weight
 from fastnas.swap.recipes import Recipe
 
 if TYPE_CHECKING:
     from fastnas.swap.modules import Home
 
-Weight = Tensor | float
-
-
-@dataclass(eq=False)
-class Call:
-    """A candidate's call that has been promised.
-
-    Attributes:
-        module: the candidate.
-        source: its input.
-        value: what was promised for it.
-        done: whether it has been computed, and its running statistics updated.
-    """
-
-    module: nn.Module
-    recipe: Recipe
-    source: Tensor | Value
-    value: Value | None = None
-    done: bool = False
-
-
-@dataclass(frozen=True, eq=False)
-class Term:
-    """`weight` times a candidate's result or, without one, times a tensor or another value. 1 without a weight."""
-
-    weight: Weight | None
-    what: Call | Tensor | Value
-
-    def scaled(self, weight: Weight) -> Term:
-        return Term(weight if self.weight is None else self.weight * weight, self.what)
-
 
 class Run:
-    """One call of a region."""
+    """One call of a region, with `arguments`; `evaluate` computes values that nothing has computed yet.
 
-    def __init__(self, home: Home, evaluate: Callable[[Run, Sequence[Value]], list[Tensor]]) -> None:
-        self.home, self._evaluate = home, evaluate
+    Attributes:
+        twice: whether a candidate has been called twice.
+    """
+
+    def __init__(
+        self, home: Home, evaluate: Callable[[Run, Sequence[Value]], Tensor | list[Tensor]], arguments: Any
+    ) -> None:
+        self.home, self._evaluate, self._arguments = home, evaluate, arguments
+        self.twice = False
         self._calls: list[Call] = []
-        self._versions: list[tuple[Tensor, int]] = []
+        self._pending: dict[Recipe, list[Call]] = {}
+        self._versions: dict[int, tuple[Tensor, int]] = {}
         self._mode = _mode()
+        devices = compress(("cpu", "cuda"), self._mode[1:])
+        self._device = torch.device("cpu")
+        self._half = {device: torch.get_autocast_dtype(device) for device in devices}  # of autocast
         self._values = 0
+        self._given: dict[int, list[Tensor]] | None = None
 
     def __enter__(self) -> Run:
         _active.runs.append(self)
@@ -73,191 +55,176 @@ class Run:
 
     def __exit__(self, *_: object) -> None:
         _active.runs.pop()
+        for call in self._calls:
+            call.value = None
+        # They refer to each other, and their tensors would wait for the garbage collector.
+        self._calls.clear()
+        self._pending.clear()
+
+    def open(self) -> bool:
+        """Whether promises can be made: they are all computed in the modes in which the run began."""
+        return self._mode == _mode()
 
     def accepts(self, recipe: Recipe, x: Any) -> bool:
         """Whether a candidate's result on `x` can be promised now."""
-        if type(x) is Value:
-            return self._mode == _mode() and x.run is self and recipe.fits(x.shape)
-        return isinstance(x, Tensor) and x.is_floating_point() and self._mode == _mode() and recipe.fits(x.shape)
+        mine = x.run is self if isinstance(x, Promise) else isinstance(x, Tensor) and x.is_floating_point()
+        return mine and self.open() and recipe.fits(x.shape)
 
-    def promise(self, module: nn.Module, recipe: Recipe, x: Tensor | Value) -> Value:
-        """What candidate `module` would return for `x`."""
-        self.settle(recipe, x)
-        x = _settled(x)
-        call = Call(module, recipe, x)
-        if type(x) is Value:
-            x.state = True
-        elif isinstance(x, Tensor):
-            self.watch(x)
-        self._calls.append(call)
-        call.value = Value(self, (Term(None, call),), recipe.shape(x.shape))
-        self.register(call.value)
-        return call.value
+    def promise(self, recipe: Recipe, x: Tensor | Promise) -> Value:
+        """What the candidate of `recipe` would return for `x`."""
+        source: Tensor | Value = x.compute() if type(x) is Joined else x  # type: ignore[assignment]
+        earlier = self._pending.get(recipe)
+        self.twice = self.twice or bool(earlier)
+        again = None
+        if earlier and not earlier[-1].done:
+            again = earlier[-1] if earlier[-1].source is _settled(source) else None
+            if again is None and (self.home.in_order or earlier[-1].source.shape != source.shape):
+                self.settle(recipe, source)
+        source = _settled(source)
+        if again is not None and not again.done:
+            again.repeats += 1
+            call = again
+        else:
+            call = Call(recipe, source, len(self._calls))
+            self._calls.append(call)
+            if recipe.leaves:
+                self._pending.setdefault(recipe, []).append(call)
+        if type(source) is Value:
+            source.state = True
+        else:
+            self.watch(source)  # type: ignore[arg-type]
+            self._device = source.device
+        return self._promised(call)
+
+    def value(self, call: Call) -> Value:
+        """What was promised for a call; once the run has ended, promised again."""
+        return self._promised(call) if call.value is None else call.value
 
     def settle(self, recipe: Recipe, x: Any) -> None:
         """Computes what was promised of a candidate before it runs again: running statistics keep their order."""
-        for call in self._calls:
-            if call.recipe is recipe and not call.done and recipe.leaves:
-                if type(x) is Value:
-                    x.compute()  # as a rule that of which the promise is a part
-                if not call.done and call.value is not None:
-                    call.value.compute()
+        for call in self._pending.get(recipe, []):
+            if not call.done and type(x) is Value:
+                x.compute()  # as a rule that of which the promise is a part
+            if not call.done:
+                self.value(call).compute()
 
-    def register(self, value: Value) -> None:
-        """Numbers a value; computes it at once where an earlier call found that it is needed by itself."""
-        value.number = self._values
+    def before(self, calls: Sequence[Call]) -> list[Call]:
+        """Calls that have to be computed before some, or together with them, and are not: earlier ones of theirs."""
+        if not self.twice:
+            return []
+        inside = set(map(id, calls))
+        first: list[Call] = []
+        for call in calls:
+            for earlier in self._pending.get(call.recipe, ()):
+                if earlier is call:
+                    break
+                if not earlier.done and id(earlier) not in inside:
+                    first.append(earlier)
+        return first
+
+    def register(self, value: Value) -> int:
+        """The number of a new value; computed at once where an earlier call found that it is needed by itself."""
+        number = self._values
         self._values += 1
-        if value.number in self.home.alone:
+        if number in self.home.alone:
             self.tensors([value])
+        return number
 
     def watch(self, t: Tensor) -> None:
         """Remembers that a promise reads `t`."""
-        if not t.is_inference():
-            self._versions.append((t, t._version))
+        if id(t) not in self._versions and not t.is_inference():
+            self._versions[id(t)] = t, t._version
 
-    def tensors(self, values: Sequence[Value]) -> list[Tensor]:
-        """The values, computed together as far as they are not yet."""
-        todo = list({id(v): v for v in values if v.tensor is None}.values())
-        if todo:
-            if any(t._version != version for t, version in self._versions):
-                raise RuntimeError(
-                    "an input of a fused candidate was changed in place before the candidate's result was used; "
-                    "fastnas.restore gives the module's own computation back"
-                )
-            with self._own_mode():
-                for value, tensor in zip(todo, self._evaluate(self, todo), strict=True):
-                    value.tensor = tensor
-        return [v.tensor for v in values]  # type: ignore[misc]
+    def watch_weight(self, weight: Weight) -> None:
+        """As `watch`; a weight is as a rule an element of what is watched already."""
+        if isinstance(weight, Tensor):
+            self.watch(weight if weight._base is None else weight._base)
+
+    def place(self, weight: Tensor) -> tuple[Tensor, int]:
+        """A tensor of the region's arguments, or made inside it, and the element of it that a weight is a view of.
+
+        Reading α as a whole saves taking it to pieces and putting these together again, and tells where the same
+        entry comes twice.
+        """
+        base = weight._base
+        if self._given is None:
+            self._given = {}
+            for t in tree_flatten(self._arguments)[0]:
+                if isinstance(t, Tensor):
+                    self._given.setdefault(id(t if t._base is None else t._base), []).append(t)
+        if base is None or (weight.requires_grad and weight.grad_fn is None):
+            return weight, 0
+        given = self._given.get(id(base), [])
+        if any(t is weight for t in given):
+            return weight, 0
+        for t in (*given, base):
+            at = int(weight.storage_offset()) - int(t.storage_offset())
+            alike = t.requires_grad == weight.requires_grad and t.dtype == weight.dtype
+            if alike and t.is_contiguous() and 0 <= at < t.numel():
+                return t, at
+        return weight, 0
+
+    def tensors(self, promises: Sequence[Promise]) -> list[Tensor]:
+        """The promises, computed together as far as they are not yet."""
+        todo = list({id(p): p for p in promises if p.tensor is None}.values())
+        values = list({id(v): v for p in todo for v in p.values if v.tensor is None}.values())
+        if values and any(t._version != version for t, version in self._versions.values()):
+            raise RuntimeError(
+                "an input of a fused candidate was changed in place before the candidate's result was used; "
+                "fastnas.restore gives the module's own computation back"
+            )
+        with self._own_mode():
+            self._compute(todo, values)
+        return [p.tensor for p in promises]  # type: ignore[misc]
 
     def finish(self, result: Any) -> Any:
-        """The region's result with tensors for values; what its code did not use updates its statistics, too."""
-        found: list[Value] = []
-        tree_map(lambda leaf: found.append(leaf) if type(leaf) is Value else None, result)
+        """The region's result with tensors for promises; what its code did not use updates its statistics, too."""
+        found = [leaf for leaf in tree_flatten(result)[0] if isinstance(leaf, Promise)]
         self.tensors(found)
         for call in self._calls:
-            if not call.done and call.value is not None and call.recipe.leaves:
+            if not call.done and call.recipe.leaves:
                 with torch.no_grad():
-                    self.tensors([call.value])
-        return tree_map(lambda leaf: leaf.tensor if type(leaf) is Value else leaf, result) if found else result
+                    self.tensors([self.value(call)])
+        return tree_map(lambda leaf: leaf.tensor if isinstance(leaf, Promise) else leaf, result) if found else result
+
+    def _compute(self, todo: Sequence[Promise], values: Sequence[Value]) -> None:
+        """Computes `todo`, whose parts are the `values`, one after the other, as far as these are not computed."""
+        out = self._evaluate(self, values) if values else []
+        sizes = [sum(v.shape[1] for v in p.values) for p in todo]
+        if isinstance(out, Tensor) and out.shape[1] == sum(sizes):
+            whole = [out] if len(todo) == 1 else [t.contiguous() for t in torch.split(out, sizes, 1)]
+            for p, t in zip(todo, whole, strict=True):
+                p.tensor = (p.moved(t) if type(p) is Joined else t).to(p.dtype)
+            return
+        pieces = torch.split(out, [v.shape[1] for v in values], 1) if isinstance(out, Tensor) else out
+        for value, t in zip(values, pieces, strict=True):
+            value.tensor = t.contiguous().to(value.dtype)
+        for p in todo:
+            if type(p) is Joined:
+                p.tensor = p.moved(torch.cat([part.tensor for part in p.parts], 1))  # type: ignore[misc]
+
+    def _promised(self, call: Call) -> Value:
+        dtype = self._dtype(call.recipe, call.source)
+        return Value(self, (Term((), call),), call.recipe.shape(call.source.shape), dtype)
+
+    def _dtype(self, recipe: Recipe, x: Tensor | Promise) -> torch.dtype:
+        """Of a candidate's result: convolutions follow autocast."""
+        if not self._half or not recipe.convolves or x.dtype == torch.float64:
+            return x.dtype
+        return self._half.get(self._device.type, x.dtype)
 
     def _own_mode(self) -> AbstractContextManager[Any]:
         """The grad and autocast modes in which the values were promised."""
         stack = ExitStack()
         if self._mode != _mode():
-            grad, cpu, cuda = self._mode
+            grad, *autocast = self._mode
             if grad and not torch.is_inference_mode_enabled() and not torch.is_grad_enabled():
                 stack.enter_context(torch.enable_grad())
             if not grad:
                 stack.enter_context(torch.no_grad())
-            stack.enter_context(torch.autocast("cpu", enabled=cpu))
-            if torch.cuda.is_available():
-                stack.enter_context(torch.autocast("cuda", enabled=cuda))
+            for device, enabled in zip(("cpu", "cuda"), autocast, strict=False):
+                stack.enter_context(torch.autocast(device, enabled=enabled))
         return stack
-
-
-class Value:
-    """A sum of weighted terms that has not been computed; `tensor` is its result once it has."""
-
-    def __init__(self, run: Run, terms: tuple[Term, ...], shape: torch.Size) -> None:
-        self.run, self.terms, self.shape = run, terms, shape
-        self.tensor: Tensor | None = None
-        self.state = False  # whether it is the input of a candidate, or part of a sum as it is
-        self.number = -1
-
-    def compute(self) -> Tensor:
-        """The result."""
-        return self.run.tensors([self])[0]
-
-    def size(self, dim: int | None = None) -> Any:
-        """As of a tensor."""
-        return self.shape if dim is None else self.shape[dim]
-
-    def dim(self) -> int:
-        """As of a tensor."""
-        return len(self.shape)
-
-    @property
-    def ndim(self) -> int:
-        """As of a tensor."""
-        return len(self.shape)
-
-    def __mul__(self, other: Any) -> Any:
-        return _times(self, other)
-
-    __rmul__ = __mul__
-
-    def __add__(self, other: Any) -> Any:
-        return _plus(self, other)
-
-    def __radd__(self, other: Any) -> Any:
-        return _plus(other, self)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return getattr(self.compute(), name)
-
-    @classmethod
-    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        lazy = _LAZY.get(getattr(func, "__name__", ""))
-        if lazy is not None and not kwargs and len(args) == 2:
-            return lazy(*args)
-        if func is torch.cat or func is torch.concat:
-            values = [v for v in args[0] if type(v) is Value] if args else []
-            if len({id(v.run) for v in values}) == 1 and len({v.shape[2:] for v in values}) == 1:
-                values[0].run.tensors(values)  # together
-        args, kwargs = tree_map(_computed, (args, kwargs or {}))
-        return func(*args, **kwargs)
-
-
-def _forwarded(name: str) -> Callable[..., Any]:
-    def operator(self: Value, *args: Any) -> Any:
-        return getattr(self.compute(), name)(*map(_computed, args))
-
-    return operator
-
-
-for _name in [
-    "sub",
-    "rsub",
-    "truediv",
-    "rtruediv",
-    "floordiv",
-    "mod",
-    "pow",
-    "rpow",
-    "matmul",
-    "rmatmul",
-    "neg",
-    "pos",
-    "abs",
-    "getitem",
-    "setitem",
-    "len",
-    "iter",
-    "eq",
-    "ne",
-    "lt",
-    "le",
-    "gt",
-    "ge",
-    "bool",
-    "float",
-    "int",
-    "invert",
-    "and",
-    "or",
-    "xor",
-    "imul",
-    "isub",
-    "itruediv",
-    "ipow",
-    "format",
-    "array",
-    "contains",
-]:
-    setattr(Value, f"__{_name}__", _forwarded(f"__{_name}__"))
-Value.__hash__ = object.__hash__  # type: ignore[method-assign]
 
 
 @contextmanager
@@ -289,65 +256,14 @@ class _Active(threading.local):
 _active = _Active()
 
 
-def _mode() -> tuple[bool, bool, bool]:
-    return torch.is_grad_enabled(), torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")
+def _mode() -> tuple[bool, ...]:
+    if _cuda():
+        return torch.is_grad_enabled(), torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")
+    return torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")
 
 
-def _computed(leaf: Any) -> Any:
-    return leaf.compute() if type(leaf) is Value else leaf
+_cuda = cache(torch.cuda.is_available)
 
 
 def _settled(x: Tensor | Value) -> Tensor | Value:
     return x.tensor if type(x) is Value and x.tensor is not None else x
-
-
-def _current_mode(value: Value) -> bool:
-    return value.tensor is None and value.run._mode == _mode()
-
-
-def _times(a: Any, b: Any) -> Any:
-    value, weight = (a, b) if type(a) is Value else (b, a)
-    if type(weight) is not Value and _current_mode(value) and _is_scalar(weight):
-        own = (Term(None, value),) if value.state else value.terms
-        product = Value(value.run, tuple(term.scaled(weight) for term in own), value.shape)
-        value.run.register(product)
-        return product
-    return _computed(a) * _computed(b)
-
-
-def _is_scalar(weight: Any) -> bool:
-    if isinstance(weight, Tensor):
-        # A tensor of one dimension or more takes part in the promotion of dtypes.
-        return weight.is_floating_point() and weight.numel() == 1 and weight.ndim in (0, 1, 4)
-    return isinstance(weight, float | int) and not isinstance(weight, bool)
-
-
-def _plus(a: Any, b: Any) -> Any:
-    value, other = (a, b) if type(a) is Value else (b, a)
-    run = value.run
-    if isinstance(other, int | float) and other == 0:
-        return value  # where `sum` begins
-    terms = [_terms(run, v, value.shape) for v in (a, b)]
-    if _current_mode(value) and terms[0] is not None and terms[1] is not None:
-        total = Value(run, (*terms[0], *terms[1]), value.shape)
-        run.register(total)
-        return total
-    return _computed(a) + _computed(b)
-
-
-def _terms(run: Run, v: Any, shape: torch.Size) -> tuple[Term, ...] | None:
-    """The terms that `v` adds to a sum; None if it cannot be part of one."""
-    if type(v) is Value:
-        if v.run is not run or v.shape != shape:
-            return None
-        return v.terms if v.tensor is None and not v.state else (Term(None, v),)
-    if isinstance(v, Tensor) and v.shape == shape and v.is_floating_point():
-        run.watch(v)
-        return (Term(None, v),)
-    return None
-
-
-_LAZY = {
-    **dict.fromkeys(("mul", "multiply", "__mul__", "__rmul__"), _times),
-    **dict.fromkeys(("add", "__add__", "__radd__"), _plus),
-}

@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
 from fastnas.swap.graph import evaluate
@@ -28,17 +28,21 @@ class Home:
     Attributes:
         memory, backend: of the operator.
         cells: the operators met so far, by their graph.
+        orders: indices that put entries of α into an operator's order.
         alone: numbers of the values in a call that are computed by themselves.
+        in_order: whether a candidate that runs again waits for what was promised of it: no operator computes both.
     """
 
     def __init__(self, inner: Sequence[nn.Module], memory: str, backend: str) -> None:
         self.memory, self.backend = memory, backend
         self.cells: dict[Any, Any] = {}
+        self.orders: dict[Any, Tensor] = {}
         self.alone: set[int] = set()
+        self.in_order = False
         self._hooks = [store for m in inner for store in hook_stores(m)]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "cells": {}}  # which are of these very modules
+        return {**self.__dict__, "cells": {}, "orders": {}}  # which are of these very modules
 
     def runs(self) -> bool:
         """Whether nobody looks at what passes between the modules inside."""
@@ -66,20 +70,26 @@ class _Candidate(_Swapped):
         if run is not None:
             recipe: Recipe = self.__dict__[STATE]
             single = len(args) == 1 and not kwargs and run.accepts(recipe, args[0])
-            if single and not recipe.why_changed() and not _is_replica(self):
-                return run.promise(cast(nn.Module, self), recipe, args[0])
+            if single and not recipe.why_changed() and "_is_replica" not in self.__dict__:
+                return run.promise(recipe, args[0])
             run.settle(recipe, None)
         return super().forward(*args, **kwargs)  # type: ignore[misc]
 
 
 class _Region(_Swapped):
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        home: Home = self.__dict__[STATE]
-        if current() is not None or not allowed() or not home.runs():
-            return super().forward(*args, **kwargs)  # type: ignore[misc]
-        with Run(home, evaluate) as run:
-            return run.finish(super().forward(*args, **kwargs))  # type: ignore[misc]
+        if torch.compiler.is_dynamo_compiling():  # a decorator would import torch._dynamo, which takes seconds
+            return torch.compiler.disable(_run_region)(self, args, kwargs)  # type: ignore[no-untyped-call]
+        return _run_region(self, args, kwargs)
+
+
+def _run_region(region: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    home: Home = region.__dict__[STATE]
+    forward = super(_Region, region).forward
+    if current() is not None or not allowed() or not home.runs():
+        return forward(*args, **kwargs)
+    with Run(home, evaluate, (args, kwargs)) as run:
+        return run.finish(forward(*args, **kwargs))
 
 
 def swap(module: nn.Module, state: Recipe | Home) -> None:
@@ -120,8 +130,3 @@ def _remake(base: type, original: type, made: Any, arguments: tuple[Any, ...]) -
     module = made(*arguments)
     module.__class__ = _subclass(base, original)
     return module
-
-
-def _is_replica(module: Any) -> bool:
-    """Whether `nn.DataParallel` made it: then its parameters are not where the operator looks for them."""
-    return getattr(module, "_is_replica", False)

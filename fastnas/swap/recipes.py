@@ -29,6 +29,7 @@ class Recipe:
         stride: 1 or 2.
         channels: in and out; None where any number will do.
         leaves: convolutions and batch norms in the operator's order.
+        convolves: whether there is a convolution among them.
         odd: whether inputs of odd height or width may be given: public factorised reduces differ, or fail, on them.
     """
 
@@ -37,6 +38,7 @@ class Recipe:
     ) -> None:
         self.name, self.stride, self.leaves, self.channels = name, stride, list(leaves), channels
         self.odd = True
+        self.convolves = any(isinstance(leaf, nn.Conv2d) for leaf in leaves)
         modules = list(module.modules())
         self._positions = [modules.index(leaf) for leaf in leaves]
         self._empty: list[Any] = [store for m in modules for store in hook_stores(m)]
