@@ -52,6 +52,7 @@ def test_help_imports_no_torch() -> None:
         "decode",
         "retrain",
         "evaluate",
+        "export",
         "plot",
         "report",
         "plan",

@@ -14,6 +14,7 @@ from fastnas.cli.accelerate import accelerate
 from fastnas.cli.bench import bench
 from fastnas.cli.decode import decode
 from fastnas.cli.evaluate import evaluate
+from fastnas.cli.export import export
 from fastnas.cli.info import info
 from fastnas.cli.plan import plan
 from fastnas.cli.plot import plot
@@ -80,5 +81,5 @@ def main() -> None:
     """
 
 
-for _command in (search, decode, retrain, evaluate, plot, report, plan, accelerate, info, bench):
+for _command in (search, decode, retrain, evaluate, export, plot, report, plan, accelerate, info, bench):
     main.add_command(_command)

@@ -16,10 +16,10 @@ from fastnas.report.repeat import MODELS, repeat_command
 from fastnas.search.alphas import found_genotype
 from fastnas.search.config import CONFIG, read_config
 from fastnas.search.performance import read_performance
-from fastnas.search.run import PERFORMANCE, Record, Row, read_record
+from fastnas.search.run import PERFORMANCE, RESULT, Record, Row, read_record
 
 MOST = 8  # runs whose colours can be told apart
-RESULT, EVALUATION = "result.json", "evaluation.json"
+EVALUATION = "evaluation.json"
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -202,15 +202,25 @@ def read_config(path: Path, command: str) -> dict[str, Any]:
     Raises:
         UserError: there is none, it is damaged, or another command wrote it.
     """
+    return read_written(path, [command])[1]
+
+
+def read_written(path: Path, commands: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """Which of `commands` wrote a config.json, and the options in it, unchecked.
+
+    Raises:
+        UserError: there is none, it is damaged, or another command wrote it.
+    """
+    expected = " or ".join(f"'fastnas {command}'" for command in commands)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         writer, values = content["command"], dict(content["config"])
     except FileNotFoundError as error:
-        raise UserError(f"{path.parent} holds no run of 'fastnas {command}': {path.name} is missing") from error
+        raise UserError(f"{path.parent} holds no run of {expected}: {path.name} is missing") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise UserError(f"{path} is damaged: expected the configuration of a run of 'fastnas {command}'") from error
-    if writer != command:
-        raise UserError(f"{path.parent} holds a run of 'fastnas {writer}', expected one of 'fastnas {command}'")
-    return values
+        raise UserError(f"{path} is damaged: expected the configuration of a run of {expected}") from error
+    if writer not in commands:
+        raise UserError(f"{path.parent} holds a run of 'fastnas {writer}', expected one of {expected}")
+    return writer, values

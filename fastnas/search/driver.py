@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 from rich.console import Console
-from torch import nn
+from torch import Tensor, nn
 
 from fastnas.data import ImageData, load_data
 from fastnas.errors import UserError
@@ -27,10 +27,10 @@ from fastnas.search.loggers import check_loggers, make_loggers
 from fastnas.search.loop import Callback, Task, Verdict, train
 from fastnas.search.performance import Performance
 from fastnas.search.retrain import BestWeights, Retraining
-from fastnas.search.run import PERFORMANCE, Row, Run
+from fastnas.search.run import PERFORMANCE, RESULT, Row, Run
 from fastnas.search.strategies import make_strategy
 
-BEST, LAST, RESULT = "best.pt", "last.pt", "result.json"
+BEST, LAST = "best.pt", "last.pt"
 
 
 def search(
@@ -192,6 +192,14 @@ class Described(Protocol):
         """Names."""
 
     @property
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of each channel."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """H and W."""
+
+    @property
     def train(self) -> Sized:
         """Training images."""
 
@@ -225,6 +233,7 @@ def run_training(
     history = run_epochs(run, task, epochs, [*callbacks, best_weights], console)
     write_atomically(out / LAST, to_bytes(network.state_dict()))
     best = max(history, key=lambda row: float(row[figure]))
+    mean, std = (values.tolist() for values in data.statistics)
     result = {
         f"best_{figure}": best[figure],
         "best_epoch": best["epoch"],
@@ -234,6 +243,9 @@ def run_training(
         "train_images": len(data.train),
         "val_images": len(data.val),
         "classes": list(data.classes),
+        "mean": mean,
+        "std": std,
+        "size": list(data.size),
     }
     write_atomically(out / RESULT, (json.dumps(result, indent=2) + "\n").encode())
     return result

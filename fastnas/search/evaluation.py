@@ -12,7 +12,7 @@ import torch
 
 from fastnas.data import Normalize
 from fastnas.data.segmentation import SegmentationBatches, SegmentationData, WholeImages, load_segmentation
-from fastnas.errors import UserError, first_line
+from fastnas.errors import UserError
 from fastnas.genotype import AutoDeepLabGenotype, GenotypeError, load
 from fastnas.nn import AutoDeepLabNetwork
 from fastnas.search import segmentation_eval
@@ -24,6 +24,7 @@ from fastnas.search.lock import locked
 from fastnas.search.overlay import write_overlay
 from fastnas.search.segmentation_config import TrellisRetrainConfig
 from fastnas.search.segmentation_driver import make_network
+from fastnas.search.trained import load_weights
 
 EVALUATION = "evaluation.json"
 
@@ -93,16 +94,11 @@ def _measure(
 def _load_network(
     folder: Path, weights: str, config: TrellisRetrainConfig, data: SegmentationData
 ) -> AutoDeepLabNetwork:
-    path = folder / f"{weights}.pt"
     try:
         network = make_network(load(folder / GENOTYPE, AutoDeepLabGenotype), config, data)
-        network.load_state_dict(torch.load(path, "cpu", weights_only=True))
     except GenotypeError as error:
         raise UserError(str(error)) from error
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is missing; finish the training by --resume") from error
-    except Exception as error:  # torch.load raises whatever its parsers do
-        raise UserError(f"{path} cannot be loaded: {first_line(error)}") from error
+    load_weights(network, folder / f"{weights}.pt")
     return network
 
 

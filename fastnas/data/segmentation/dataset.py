@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
@@ -86,6 +87,11 @@ class SegmentationData:
         """
         order = torch.randperm(len(self.train), generator=Generator().manual_seed(seed))
         return order[0::2], order[1::2]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """H and W of the largest validation image."""
+        return max(self.val.sizes, key=math.prod)
 
     def describe(self) -> dict[str, Any]:
         """What must agree between two runs on the same data."""
