@@ -225,6 +225,7 @@ def test_it_is_trained_and_evaluated(training: Path) -> None:
         found = json.loads((training / "evaluation.json").read_text())
         assert found["miou"] == pytest.approx(expected)
         assert set(found["iou"]) == set(result["classes"])
+        assert all(found[key] == result[key] for key in ("parameters", "multiply_adds"))
         for path in found["pictures"]:
             with Image.open(path) as image:
                 assert image.width > 300

@@ -14,7 +14,7 @@ from runs import files, image_folder, retrain_config
 from fastnas.data import load_data
 from fastnas.errors import InterruptError, UserError
 from fastnas.genotype import DARTS_V1, DARTS_V2, load
-from fastnas.nn import DartsNetwork
+from fastnas.nn import DartsNetwork, count
 from fastnas.search.driver import retrain, settle
 from fastnas.search.loop import Descent, Score
 from fastnas.search.retrain import BestWeights, Retraining
@@ -82,7 +82,7 @@ def test_the_result_names_the_best_epoch_and_its_weights_are_kept(data: Path, tm
     assert result["last_val_accuracy"] == accuracies[-1]
     assert load(out / "genotype.json") == DARTS_V2
     trained = task(data)
-    assert result["parameters"] == sum(p.numel() for p in trained.network.parameters())
+    assert (result["parameters"], result["multiply_adds"]) == count(trained.network, 3, (6, 8))
     for name, accuracy in (("best.pt", max(accuracies)), ("last.pt", accuracies[-1])):
         trained.network.load_state_dict(torch.load(out / name, weights_only=True))
         assert trained.validate()["val_accuracy"] == accuracy

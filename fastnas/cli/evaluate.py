@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from fastnas.cli.text import results
+from fastnas.cli.text import results, size_text
 
 
 @click.command(short_help="Measure a trained segmentation network, and draw what it sees.")
@@ -50,4 +50,5 @@ def evaluate(
     table.add_row("mean", f"{found['miou']:.1%}")
     table.add_row("pixels right", f"{found['pixel_accuracy']:.1%}")
     Console().print(table)
+    click.echo(f"The network has {size_text(found)}.")
     results([("Figures", run / "evaluation.json"), *(("Picture", Path(path)) for path in found["pictures"])])

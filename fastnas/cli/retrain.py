@@ -9,7 +9,7 @@ import click
 
 from fastnas.cli.methods import Methods
 from fastnas.cli.options import config_options, given, run_options
-from fastnas.cli.text import next_command, results
+from fastnas.cli.text import next_command, results, size_text
 from fastnas.search.config import RetrainConfig, make_config
 from fastnas.search.options import load_genotype, retrain_options
 from fastnas.search.segmentation_config import TrellisRetrainConfig
@@ -51,7 +51,7 @@ def darts(ctx: click.Context, /, source: Path | None, out: Path, resume: bool, *
     result = run(load_genotype(path, Genotype), config, out, resume)
     click.echo(
         f"Validation accuracy {result['best_val_accuracy']:.1%} (epoch {result['best_epoch']}), "
-        f"{result['last_val_accuracy']:.1%} at the end; {result['parameters']:,} parameters."
+        f"{result['last_val_accuracy']:.1%} at the end; {size_text(result)}."
     )
     _results(out)
     next_command("fastnas", "plot", out)
@@ -83,7 +83,7 @@ def auto_deeplab(ctx: click.Context, /, source: Path | None, out: Path, resume: 
     result = run(load_genotype(path, AutoDeepLabGenotype), config, out, resume)
     click.echo(
         f"Validation mIOU {result['best_val_miou']:.1%} (epoch {result['best_epoch']}), "
-        f"{result['last_val_miou']:.1%} at the end; {result['parameters']:,} parameters."
+        f"{result['last_val_miou']:.1%} at the end; {size_text(result)}."
     )
     _results(out)
     next_command("fastnas", "evaluate", out)

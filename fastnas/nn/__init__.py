@@ -2,6 +2,7 @@
 
 from fastnas.nn.auto_deeplab import AutoDeepLabNetwork
 from fastnas.nn.auto_deeplab_supernet import AutoDeepLabSupernet
+from fastnas.nn.count import Counts, count
 from fastnas.nn.derived import DartsNetwork
 from fastnas.nn.gdas import GdasSupernet
 from fastnas.nn.mixed import Cell, MixedOp
@@ -13,10 +14,12 @@ __all__ = [
     "AutoDeepLabNetwork",
     "AutoDeepLabSupernet",
     "Cell",
+    "Counts",
     "DartsNetwork",
     "DartsSupernet",
     "GdasSupernet",
     "MixedOp",
     "PCDartsSupernet",
     "TrellisCell",
+    "count",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastnas.report.entry import Entry
 
 _SCORES = {"miou": "mIOU", "accuracy": "accuracy"}
+_SIZES = {"parameters": "parameters", "multiply_adds": "multiply-adds an image"}
 
 
 def key_figures(entry: Entry) -> dict[str, str]:
@@ -17,8 +18,9 @@ def key_figures(entry: Entry) -> dict[str, str]:
             found[f"best {part} {title}"] = percent(result[f"best_val_{key}"])
         if f"val_{key}" in last:
             found[f"{part} {title}, last epoch"] = percent(last[f"val_{key}"])
-    if "parameters" in result:
-        found["parameters"] = f"{result['parameters']:,}"
+    for key, title in _SIZES.items():
+        if key in result:
+            found[title] = f"{result[key]:,}"
     if "alpha_entropy" in last:
         found["α entropy"] = f"{last['alpha_entropy']:.4f}"
     done, planned = len(entry.history), entry.config.get("epochs", len(entry.history))

@@ -10,12 +10,12 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 from rich.console import Console
-from torch import Tensor, nn
+from torch import Tensor
 
 from fastnas.data import ImageData, load_data
 from fastnas.errors import UserError
 from fastnas.genotype import Genotype, dumps
-from fastnas.nn import DartsNetwork
+from fastnas.nn import AutoDeepLabNetwork, DartsNetwork, count
 from fastnas.ops.backends import BackendError, choose
 from fastnas.search.alphas import decode, kept_row
 from fastnas.search.checkpoint import to_bytes
@@ -180,7 +180,7 @@ class Training(Task, Protocol):
     """A task that trains one network."""
 
     @property
-    def network(self) -> nn.Module:
+    def network(self) -> DartsNetwork | AutoDeepLabNetwork:
         """What is trained."""
 
 
@@ -239,7 +239,7 @@ def run_training(
         "best_epoch": best["epoch"],
         f"last_{figure}": history[-1][figure],
         "epochs": len(history),
-        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        **count(network, len(mean), data.size)._asdict(),
         "train_images": len(data.train),
         "val_images": len(data.val),
         "classes": list(data.classes),

@@ -14,7 +14,7 @@ from fastnas.data import Normalize
 from fastnas.data.segmentation import SegmentationBatches, SegmentationData, WholeImages, load_segmentation
 from fastnas.errors import UserError
 from fastnas.genotype import AutoDeepLabGenotype, GenotypeError, load
-from fastnas.nn import AutoDeepLabNetwork
+from fastnas.nn import AutoDeepLabNetwork, count
 from fastnas.search import segmentation_eval
 from fastnas.search.config import CONFIG, GENOTYPE, make_config, read_config
 from fastnas.search.device import device_of
@@ -48,7 +48,7 @@ def evaluate(
 
     Returns:
         The content of evaluation.json, which is written into `folder`: `miou`, `pixel_accuracy`, `iou` of every class
-        (None where it is neither labelled nor predicted), and the paths of the pictures.
+        (None where it is neither labelled nor predicted), the network's size, and the paths of the pictures.
 
     Raises:
         UserError: `folder` holds no such training, its weights are damaged, the images have changed, there is no such
@@ -81,6 +81,7 @@ def _measure(
         "miou": score.mean_iou,
         "pixel_accuracy": score.pixel_accuracy,
         "iou": iou,
+        **count(network, len(data.statistics[0]), data.size)._asdict(),
         "weights": weights,
         "scales": list(scales),
         "mirror": mirror,
