@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from runs import files, image_folder, retrain_config
+from runs import files, image_folder, retrain_config, stopped_before_saving
+from torch.amp import GradScaler
 
 from fastnas.data import load_data
 from fastnas.errors import InterruptError, UserError
 from fastnas.genotype import DARTS_V1, DARTS_V2, load
 from fastnas.nn import DartsNetwork, count
+from fastnas.search.config import RetrainConfig
 from fastnas.search.driver import retrain, settle
 from fastnas.search.loop import Descent, Score
 from fastnas.search.retrain import BestWeights, Retraining
@@ -63,6 +65,18 @@ def test_a_stopped_and_resumed_run_ends_with_the_same_bits(
             retrain(DARTS_V2, retrain_config(data, drop_path=0.5), out)
     retrain(DARTS_V2, retrain_config(data, drop_path=0.5), out, resume=True)
     assert files(out) == files(finished)
+
+
+@pytest.mark.parametrize("options", [{"ema": 0.9, "precision": "bfloat16"}, {"precision": "float16"}])
+def test_so_does_one_with_a_mean_of_the_weights_or_a_scaled_loss(
+    data: Path, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    config = retrain_config(data, epochs=2, **options)
+    retrain(DARTS_V2, config, tmp_path / "whole")
+    with stopped_before_saving(2):
+        retrain(DARTS_V2, config, tmp_path / "run")
+    retrain(DARTS_V2, config, tmp_path / "run", resume=True)
+    assert files(tmp_path / "run") == files(tmp_path / "whole")
 
 
 def test_another_genotype_is_not_resumed_and_harms_nothing(data: Path, finished: Path) -> None:
@@ -121,6 +135,52 @@ def test_the_loss_is_that_of_the_paper(data: Path, auxiliary: bool) -> None:
         for weight, logits in zip((1.0, 0.3), outputs, strict=False)
     )
     torch.testing.assert_close(trained._loss(images, labels, Score()), expected)
+
+
+def test_the_mean_of_the_weights_is_validated_and_kept(data: Path) -> None:
+    trained = task(data, ema=0.75, drop_path=0.0)
+    expected: dict[str, torch.Tensor] = {}
+
+    def follow(*_: Any) -> None:
+        for name, value in trained.state_dict()["network"].items():
+            before = expected.get(name, value)
+            expected[name] = 0.75 * before + 0.25 * value if value.is_floating_point() else value
+
+    row = trained.train_epoch(0, follow)
+    for name, value in trained.network.state_dict().items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, expected[name])
+    assert not torch.equal(trained.network.classifier.weight, trained.state_dict()["network"]["classifier.weight"])
+    assert {name: row[name] for name in ("val_loss", "val_accuracy")} == trained.validate()
+    plain = task(data)
+    plain.network.load_state_dict(trained.network.state_dict())
+    assert plain.validate() == trained.validate()
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_lower_precision_computes_nearly_the_same(data: Path, precision: str) -> None:
+    images, labels = torch.randn(4, 3, 6, 8), torch.tensor([0, 1, 1, 0])
+    exact, rough = (task(data, precision=each, drop_path=0.0) for each in ("float32", precision))
+    rough.load_state_dict(exact.state_dict() | {"descent": rough.descent.state_dict()})
+    losses = [each._loss(images, labels, Score()) for each in (exact, rough)]
+    assert losses[1].dtype == torch.float32
+    assert not torch.equal(*losses)
+    torch.testing.assert_close(*losses, rtol=0.05, atol=0.05)
+    dtypes = set()
+    rough.network.classifier.register_forward_hook(lambda layer, given, out: dtypes.add(out.dtype))
+    rough.train_epoch(0, lambda *_: None)
+    assert dtypes == {getattr(torch, precision)}
+    assert all(p.dtype == torch.float32 for p in rough.network.parameters())
+
+
+def test_a_step_whose_scaled_gradient_overflows_is_left_out() -> None:
+    weight = torch.nn.Parameter(torch.ones(3))
+    descent = Descent([weight], RetrainConfig(data="digits", lr=1.0), 1, GradScaler("cpu"))
+    descent.step((weight * 1e36).sum())  # times 65,536 it is more than float32 holds
+    assert torch.equal(weight, torch.ones(3))
+    assert descent.state_dict()["scaler"]["scale"] == 2**15
+    descent.step(weight.sum())
+    assert torch.all(weight < 1)
 
 
 def test_validation_trains_nothing(data: Path) -> None:

@@ -138,6 +138,16 @@ class RetrainConfig(ClassificationConfig):
     auxiliary: bool = Field(True, description="Train with an auxiliary head after the second reduction.")
     auxiliary_weight: float = Field(0.4, ge=0, description="Weight of the auxiliary head's loss.")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of the target spread over all classes.")
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="What the network computes in, by torch.autocast; for float16 the loss is scaled."
+    )
+    ema: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Decay of a mean of the weights that follows each step; the mean is validated and kept. Without "
+        "it none.",
+    )
 
 
 Config = TypeVar("Config", bound=RunConfig)

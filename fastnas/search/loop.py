@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn, optim
+from torch.amp import GradScaler
 
 from fastnas.errors import InterruptError, UserError, WriteError
 from fastnas.search.config import ClassificationConfig
@@ -118,10 +119,24 @@ def _ends(callback: Callback) -> Callable[..., None]:
 
 
 class Descent:
-    """SGD with momentum, weight decay and clipped gradients; the rate falls along a cosine, each epoch."""
+    """SGD with momentum, weight decay and clipped gradients; the rate falls along a cosine, each epoch.
 
-    def __init__(self, parameters: Iterable[nn.Parameter], config: ClassificationConfig, epochs: int) -> None:
+    Args:
+        parameters: what is trained.
+        config: rates, momentum, decay and clipping.
+        epochs: of the whole run.
+        scaler: of losses whose gradients float16 could not hold; None for no scaling.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        config: ClassificationConfig,
+        epochs: int,
+        scaler: GradScaler | None = None,
+    ) -> None:
         self._parameters, self._clip = list(parameters), config.grad_clip
+        self._scaler = scaler or GradScaler("cpu", enabled=False)
         self._sgd = optim.SGD(
             self._parameters,
             config.lr,
@@ -139,11 +154,13 @@ class Descent:
         return float(self._sgd.param_groups[0]["lr"])
 
     def step(self, loss: Tensor) -> None:
-        """Goes one step down the gradient of `loss`."""
+        """Goes one step down the gradient of `loss`; none if it overflows by the scaler, which then scales less."""
         self._sgd.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self._scaler.unscale_(self._sgd)
         nn.utils.clip_grad_norm_(self._parameters, self._clip)
-        self._sgd.step()
+        self._scaler.step(self._sgd)
+        self._scaler.update()
 
     @torch.no_grad()
     def direction(self, gradients: Sequence[Tensor]) -> list[Tensor]:
@@ -159,13 +176,18 @@ class Descent:
         self._schedule.step()
 
     def state_dict(self) -> dict[str, Any]:
-        """Momentum and schedule."""
-        return {"sgd": self._sgd.state_dict(), "schedule": self._schedule.state_dict()}
+        """Momentum, schedule and scale."""
+        return {
+            "sgd": self._sgd.state_dict(),
+            "schedule": self._schedule.state_dict(),
+            "scaler": self._scaler.state_dict(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes over what `state_dict` returned."""
         self._sgd.load_state_dict(state["sgd"])
         self._schedule.load_state_dict(state["schedule"])
+        self._scaler.load_state_dict(state["scaler"])
 
 
 class Score:

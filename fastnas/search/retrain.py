@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.amp import GradScaler
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from fastnas.data import Augment, Batches, ImageData, Normalize
 from fastnas.errors import UserError
@@ -29,13 +31,21 @@ class Retraining:
         data: all of its training images are trained on.
         config: with no option left open, see `fastnas.search.driver.settle`.
 
+    Attributes:
+        network: whose weights are validated and kept: what is trained, or with `config.ema` the mean of it.
+
     Raises:
         UserError: the training images do not fill a batch.
     """
 
+    network: DartsNetwork
+
     def __init__(self, network: DartsNetwork, data: ImageData, config: RetrainConfig) -> None:
-        self.network, self._config = network, config
-        self.descent = Descent(network.parameters(), config, config.epochs)
+        self._trained, self._config = network, config
+        self._mean = None if config.ema is None else _mean_of(network, config.ema)
+        self.network = network if self._mean is None else cast(DartsNetwork, self._mean.module)
+        scaler = GradScaler(device_of(network).type, enabled=config.precision == "float16")
+        self.descent = Descent(network.parameters(), config, config.epochs, scaler)
         normalize = Normalize(*data.statistics)
         augment = Augment(normalize, config.padding or 0, bool(config.mirror), config.cutout or 0)
         everything, size, workers = torch.arange(len(data.train)), config.batch_size, config.workers
@@ -51,12 +61,14 @@ class Retraining:
 
     def train_epoch(self, epoch: int, report: Report) -> Row:
         """One pass over the training images, then one over the validation images."""
-        self.network.train()
-        self.network.drop_path = self._config.drop_path * epoch / self._config.epochs
+        self._trained.train()
+        self._trained.drop_path = self._config.drop_path * epoch / self._config.epochs
         score = Score()
         row: Row = {"lr": self.descent.lr}
         for images, labels in on_device(self._train.epoch(epoch), device_of(self.network)):
             self.descent.step(self._loss(images, labels, score))
+            if self._mean is not None:
+                self._mean.update_parameters(self._trained)
             report(len(labels), score.figures("train"))
         self.descent.end_epoch()
         return {**row, **score.figures("train"), **self.validate()}
@@ -67,29 +79,39 @@ class Retraining:
         self.network.eval()
         score = Score()
         for images, labels in on_device(self._val.epoch(0), device_of(self.network)):
-            score.add(self.network(images), labels)
+            score.add(self._logits(self.network, images)[0], labels)
         return score.figures("val")
 
     def state_dict(self) -> dict[str, Any]:
-        """The network and its optimiser."""
-        return {"network": self.network.state_dict(), "descent": self.descent.state_dict()}
+        """The network, its optimiser, and the mean if there is one."""
+        mean = {} if self._mean is None else {"mean": self._mean.state_dict()}
+        return {"network": self._trained.state_dict(), "descent": self.descent.state_dict(), **mean}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes over what `state_dict` returned."""
-        self.network.load_state_dict(state["network"])
+        self._trained.load_state_dict(state["network"])
         self.descent.load_state_dict(state["descent"])
+        if self._mean is not None:
+            self._mean.load_state_dict(state["mean"])
 
     def _loss(self, images: Tensor, labels: Tensor, score: Score) -> Tensor:
-        smoothing = self._config.label_smoothing
-        if not self._config.auxiliary:
-            logits = self.network(images)
-            score.add(logits, labels)
-            return F.cross_entropy(logits, labels, label_smoothing=smoothing)
-        logits, auxiliary = self.network(images)
-        score.add(logits, labels)
-        loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
-        extra = F.cross_entropy(auxiliary, labels, label_smoothing=smoothing)
-        return loss + self._config.auxiliary_weight * extra
+        logits = self._logits(self._trained, images)
+        score.add(logits[0], labels)
+        losses = [F.cross_entropy(each, labels, label_smoothing=self._config.label_smoothing) for each in logits]
+        return losses[0] if len(losses) == 1 else losses[0] + self._config.auxiliary_weight * losses[1]
+
+    def _logits(self, network: DartsNetwork, images: Tensor) -> list[Tensor]:
+        """In float32; those of an auxiliary head come second."""
+        dtype = getattr(torch, self._config.precision)
+        with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
+            out = network(images)
+        return [logits.float() for logits in (out if isinstance(out, tuple) else (out,))]
+
+
+def _mean_of(network: DartsNetwork, decay: float) -> AveragedModel:
+    """What follows the network's weights and running statistics; the first step sets it."""
+    step = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    return AveragedModel(network, multi_avg_fn=step, use_buffers=True)
 
 
 class BestWeights(Callback):
