@@ -27,3 +27,15 @@ def test_norms_of_every_kind(how: dict[str, Any]) -> None:
     for _ in range(2):
         assert_same(ours, theirs, (x(), weights()))
     assert_same(ours.eval(), theirs.eval(), (x(), weights()))
+
+
+def test_norms_over_all_processes_are_left() -> None:
+    model = nn.SyncBatchNorm.convert_sync_batchnorm(Spoilt(chain()))
+    kinds = [type(module) for module in model.modules()]
+    report = fastnas.accelerate(model)
+    assert not report.fused
+    assert [type(module) for module in model.modules()] == kinds
+    reasons = {entry.name: entry.reason for entry in report.left if entry.name}
+    assert reasons
+    for reason in reasons.values():
+        assert reason == "its SyncBatchNorm takes statistics over all processes, the operator over its own batch"

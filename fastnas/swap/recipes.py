@@ -131,6 +131,8 @@ def _check_untouched(module: nn.Module) -> None:
             raise RefusedError("it has hooks, or a module inside it has")
         if "parametrizations" in m._modules:
             raise RefusedError("a weight inside it is parametrised")
+        if isinstance(m, nn.SyncBatchNorm):
+            raise RefusedError("its SyncBatchNorm takes statistics over all processes, the operator over its own batch")
 
 
 def _in_channels(module: nn.Module) -> int:
