@@ -6,6 +6,7 @@ import runpy
 from pathlib import Path
 
 import pytest
+import submitit
 from PIL import Image
 from scenes import segmentation_folder
 
@@ -31,3 +32,21 @@ def test_segmentation_leads_from_a_folder_to_pictures(
     assert len(pictures) == 3
     for path in pictures:
         assert Image.open(path).width >= 320
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_sweep_is_not_repeated(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With jobs that run in this process."""
+    make, out = submitit.AutoExecutor, tmp_path / "sweep"
+    monkeypatch.setattr(submitit, "AutoExecutor", lambda folder, cluster: make(folder, cluster="debug"))
+    sizes = ["--workers=1", "--epochs=1", "--channels=2", "--layers=3", "--batch-size=4", "--alpha-lrs=0.1"]
+    monkeypatch.setattr("sys.argv", ["sweep.py", str(data), str(out), *sizes])
+    seen = []
+    for _ in range(2):
+        runpy.run_path(str(EXAMPLES / "sweep.py"), run_name="__main__")
+        saved = [(out / f"seed{seed}-alpha-lr0.1" / "checkpoint.pt").stat().st_mtime_ns for seed in (0, 1)]
+        seen.append((capsys.readouterr().out, saved))
+    assert seen[0] == seen[1]
+    assert seen[0][0].count("accuracy") == 2
