@@ -24,6 +24,10 @@ class WriteError(UserError):
     """A file cannot be written: a full disk, a folder that is gone or read-only."""
 
 
+class LostError(UserError):
+    """Another process of the same run is gone, or does not answer."""
+
+
 class DamageError(UserError):
     """A file was written whole and is not any more."""
 

@@ -23,7 +23,13 @@ from fastnas.search.segmentation_config import TrellisSearchConfig
 # A server that has imported PyTorch, and what optimisers import of it, forks each process: it lives for the run alone.
 CONTEXT = get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["fastnas.search.segmentation_driver", "fastnas.search.bilevel", "torch._dynamo", "torch.utils.tensorboard.summary"]
+    [
+        "fastnas.search.segmentation_driver",
+        "fastnas.search.bilevel",
+        "torch._dynamo",
+        "torch.distributed.elastic.multiprocessing.api",
+        "torch.utils.tensorboard.summary",
+    ]
 )
 
 Run = Callable[[Path, Path, bool], None]

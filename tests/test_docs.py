@@ -97,6 +97,8 @@ def parse_command(block: Block, words: list[str]) -> None:
                     pytest.fail(f"{block.place}: {shlex.join(words)}: exit code {ended.exit_code}")
             except click.ClickException as error:
                 pytest.fail(f"{block.place}: {shlex.join(words)}: {error.format_message()}")
+        case ["torchrun", *rest] if "-m" in rest:
+            parse_command(block, rest[rest.index("-m") + 1 :])
         case ["make", *targets]:
             assert set(targets) <= TARGETS, f"{block.place}: no target {targets}"
         case [python, script, *options] if python.endswith("python") and script.endswith(".py"):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, NoReturn
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from typing import Any
 
 import click
 
@@ -21,7 +23,10 @@ from fastnas.cli.plot import plot
 from fastnas.cli.report import report
 from fastnas.cli.retrain import retrain
 from fastnas.cli.search import search
-from fastnas.errors import DamageWarning, InterruptError, UserError
+from fastnas.errors import DamageWarning, InterruptError, LostError, UserError
+from fastnas.search.launch import launched
+
+_PATIENCE = 2.0  # seconds for torchrun to see which process was lost: it reports the one that ends first
 
 
 class _Commands(click.Group):
@@ -32,16 +37,24 @@ class _Commands(click.Group):
         return list(self.commands)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Runs a command."""
+        """Runs a command; of several processes the first alone prints how it goes."""
         try:
-            with _sentences():
+            with ExitStack() as stack:
+                stack.enter_context(_sentences())
+                if not launched().first:
+                    stack.enter_context(redirect_stdout(stack.enter_context(open(os.devnull, "w", encoding="utf-8"))))
                 return super().invoke(ctx)
         except UserError as error:
-            _exit(ctx, str(error), error.exit_code)
+            _say(str(error))
+            if isinstance(error, LostError):
+                time.sleep(_PATIENCE)
+            ctx.exit(error.exit_code)
         except click.UsageError as error:
-            _exit(ctx, error.format_message(), UserError.exit_code)
+            _say(error.format_message())
+            ctx.exit(UserError.exit_code)
         except KeyboardInterrupt:
-            _exit(ctx, "interrupted", InterruptError.exit_code)
+            _say("interrupted")
+            ctx.exit(InterruptError.exit_code)
 
 
 @contextmanager
@@ -51,19 +64,20 @@ def _sentences() -> Iterator[None]:
         show = warnings.showwarning
 
         def say(message: Warning | str, category: type[Warning], *where: Any, **options: Any) -> None:
-            if issubclass(category, DamageWarning):
-                click.echo(f"fastnas: {message}", err=True)
-            else:
+            if not issubclass(category, DamageWarning):
                 show(message, category, *where, **options)
+            elif launched().first:
+                click.echo(f"fastnas: {message}", err=True)
 
         warnings.showwarning = say
         warnings.simplefilter("always", DamageWarning)
         yield
 
 
-def _exit(ctx: click.Context, sentence: str, code: int) -> NoReturn:
-    click.echo(f"fastnas: {sentence}", err=True)
-    ctx.exit(code)
+def _say(sentence: str) -> None:
+    launch = launched()
+    who = "fastnas" if launch.count == 1 else f"fastnas, process {launch.rank} of {launch.count}"
+    click.echo(f"{who}: {sentence}", err=True)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

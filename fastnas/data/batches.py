@@ -31,6 +31,8 @@ class Batches:
             `indices`.
         seed, stream: two sets of batches with the same seed and another stream are independent.
         workers: processes that read ahead; only used where images are not in memory.
+        share: which part of every batch is read, from 0, and of how many, which divide `batch_size`; the parts follow
+            one order, and each draws by itself what is random about its images. Not shuffled, every so many-th batch.
     """
 
     split: ImageSplit
@@ -41,10 +43,10 @@ class Batches:
     seed: int = 0
     stream: int = 0
     workers: int = 0
+    share: tuple[int, int] = (0, 1)
 
     def __len__(self) -> int:
-        count = len(self.indices)
-        return count // self.batch_size if self.shuffle else -(-count // self.batch_size)
+        return len(self._parts(self.indices))
 
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of one epoch: images (n, C, H, W) in float32 and labels (n,)."""
@@ -52,9 +54,12 @@ class Batches:
         order = self.indices
         if self.shuffle:
             order = order[torch.randperm(len(order), generator=generator)]
+        part, count = self.share
+        if count > 1:
+            generator = epoch_generator(self.seed, self.stream, epoch, 1 + part)
         loader: DataLoader[Any] = DataLoader(
             self.split,
-            batch_sampler=BatchSampler(order.tolist(), self.batch_size, drop_last=self.shuffle),
+            batch_sampler=self._parts(order),
             collate_fn=as_read,
             num_workers=0 if self.split.in_memory else self.workers,
             generator=Generator(),
@@ -65,10 +70,16 @@ class Batches:
             images, labels = batch
             yield self.transform(images, generator), labels
 
+    def _parts(self, order: Tensor) -> list[list[int]]:
+        part, count = self.share
+        size = self.batch_size // count if self.shuffle else self.batch_size
+        whole = len(order) // self.batch_size * self.batch_size if self.shuffle else len(order)
+        return list(BatchSampler(order[:whole].tolist(), size, drop_last=False))[part::count]
 
-def epoch_generator(seed: int, stream: int, epoch: int) -> Generator:
-    """For all that is random in an epoch; independent of that of any other seed, stream or epoch."""
-    state = SeedSequence((seed, stream, epoch)).generate_state(1, dtype="uint64")
+
+def epoch_generator(seed: int, stream: int, epoch: int, *more: int) -> Generator:
+    """For all that is random in an epoch; independent of that of any other seed, stream, epoch, or positive `more`."""
+    state = SeedSequence((seed, stream, epoch, *more)).generate_state(1, dtype="uint64")
     return Generator().manual_seed(int(state[0]) >> 1)
 
 

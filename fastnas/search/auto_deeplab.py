@@ -19,9 +19,11 @@ from fastnas.data.segmentation import (
 )
 from fastnas.errors import UserError
 from fastnas.nn import AutoDeepLabSupernet
+from fastnas.search import processes
 from fastnas.search.alphas import trellis_row
 from fastnas.search.bilevel import frozen
 from fastnas.search.device import device_of, on_device
+from fastnas.search.launch import launched
 from fastnas.search.loop import Report
 from fastnas.search.pixel_score import PixelScore
 from fastnas.search.run import Row
@@ -46,9 +48,9 @@ class AutoDeepLabSearch:
     def __init__(self, network: AutoDeepLabSupernet, data: SegmentationData, config: TrellisSearchConfig) -> None:
         self.network, self._config = network, config
         self._weights, self._arch = network.weight_parameters(), network.arch_parameters()
-        augment = training_augment(data, config)
+        augment, size, share = training_augment(data, config), config.batch_size, launched().share
         self._batches = [
-            SegmentationBatches(data.train, half, config.batch_size, augment, True, config.seed, stream, config.workers)
+            SegmentationBatches(data.train, half, size, augment, True, config.seed, stream, config.workers, share)
             for stream, half in enumerate(data.halves(config.seed))
         ]
         if self.steps == 0:
@@ -69,6 +71,7 @@ class AutoDeepLabSearch:
 
     def train_epoch(self, epoch: int, report: Report) -> Row:
         """One pass over the weights' half and, from `arch_start` on, over α's; `val` are the images of the latter."""
+        processes.agree(self.network)
         self.network.train()
         device = device_of(self.network)
         train, val = PixelScore(self._classes, device), PixelScore(self._classes, device)
@@ -87,6 +90,7 @@ class AutoDeepLabSearch:
         with frozen(self._weights):
             self.adam.zero_grad()
             count = self._accumulated(batches, score)
+            processes.average_gradients(self._arch)
         self.adam.step()
         return count
 

@@ -10,8 +10,10 @@ from fastnas.data import Normalize
 from fastnas.data.segmentation import SegmentationBatches, SegmentationData, WholeImages
 from fastnas.errors import UserError
 from fastnas.nn import AutoDeepLabNetwork
+from fastnas.search import processes
 from fastnas.search.auto_deeplab import PixelLoss, accumulate, training_augment
 from fastnas.search.device import device_of, on_device
+from fastnas.search.launch import launched
 from fastnas.search.loop import Report
 from fastnas.search.pixel_score import PixelScore
 from fastnas.search.run import Row
@@ -33,10 +35,10 @@ class AutoDeepLabRetraining:
 
     def __init__(self, network: AutoDeepLabNetwork, data: SegmentationData, config: TrellisRetrainConfig) -> None:
         self.network, self._config, self._data = network, config, data
-        everything = torch.arange(len(data.train))
+        everything, share = torch.arange(len(data.train)), launched().share
         augment = training_augment(data, config)
         self._train = SegmentationBatches(
-            data.train, everything, config.batch_size, augment, True, config.seed, workers=config.workers
+            data.train, everything, config.batch_size, augment, True, config.seed, workers=config.workers, share=share
         )
         self._val = SegmentationBatches(
             data.val,
@@ -45,6 +47,7 @@ class AutoDeepLabRetraining:
             WholeImages(Normalize(*data.statistics)),
             False,
             workers=config.workers,
+            share=share,
         )
         if self.steps == 0:
             raise UserError(
@@ -61,6 +64,7 @@ class AutoDeepLabRetraining:
 
     def train_epoch(self, epoch: int, report: Report) -> Row:
         """One pass over the training images, then one over the validation images."""
+        processes.agree(self.network)
         self.network.train()
         self.network.drop_path = self._config.drop_path * epoch / self._config.epochs
         device = device_of(self.network)
@@ -76,7 +80,8 @@ class AutoDeepLabRetraining:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Loss, pixel accuracy and mIOU on the validation images, in evaluation mode."""
+        """Loss, pixel accuracy and mIOU on the validation images, in evaluation mode; each process takes its share."""
+        processes.agree(self.network)
         self.network.eval()
         device = device_of(self.network)
         score = PixelScore(self._data.classes, device)

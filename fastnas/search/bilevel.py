@@ -13,9 +13,11 @@ from torch import Tensor, nn, optim
 from fastnas.data import Augment, Batches, ImageData, Normalize, halves
 from fastnas.errors import UserError
 from fastnas.nn import DartsSupernet
+from fastnas.search import processes
 from fastnas.search.alphas import alpha_row
 from fastnas.search.config import SearchConfig
 from fastnas.search.device import device_of, find_device, on_device
+from fastnas.search.launch import launched
 from fastnas.search.loop import Descent, Report, Score
 from fastnas.search.run import Row
 
@@ -49,8 +51,9 @@ class BilevelSearch:
         self.descent = Descent(self.weights, config, config.epochs)
         self.adam = optim.Adam(self.alphas, config.alpha_lr, _ADAM_BETAS, weight_decay=config.alpha_weight_decay)
         augment = Augment(Normalize(*data.statistics), config.padding or 0, bool(config.mirror), config.cutout)
+        share = launched().share
         self._batches = [
-            Batches(data.train, half, config.batch_size, augment, True, config.seed, stream, config.workers)
+            Batches(data.train, half, config.batch_size, augment, True, config.seed, stream, config.workers, share)
             for stream, half in enumerate(halves(data.train.labels, config.seed))
         ]
         if self.steps == 0:
@@ -66,6 +69,7 @@ class BilevelSearch:
 
     def train_epoch(self, epoch: int, report: Report) -> Row:
         """One pass over both halves. `val` are the images that α is trained on."""
+        processes.agree(self.network)
         self.network.train()
         self.epoch = epoch
         self.strategy.begin_epoch(self, epoch)
@@ -80,17 +84,18 @@ class BilevelSearch:
                 alpha_batch = next(alpha_batches)
                 self.alpha_step(alpha_batch, weight_batch, val)
                 images += len(alpha_batch[1])
-                figures = val.figures("val")
+                figures = val.running("val")
             self.weight_step(weight_batch, train)
-            figures = train.figures("train") | figures
-            report(images, figures)
+            report(images, train.running("train") | figures)
         self.descent.end_epoch()
+        figures = train.figures("train") | (val.figures("val") if searches else {})
         return {**row, **figures, **alpha_row(self.network)}
 
     def alpha_step(self, val: Batch, train: Batch, score: Score) -> None:
         """A step of Adam on α along the strategy's gradient; `train` is the batch of the weights' next step."""
         self.adam.zero_grad()
         self.strategy.alpha_gradient(self, val, train, score)
+        processes.average_gradients(self.alphas)
         self.adam.step()
 
     def alpha_loss(self, batch: Batch, score: Score) -> Tensor:

@@ -8,10 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from fastnas.errors import UserError
+from fastnas.search.launch import launched
 
 
 def find_device(name: str) -> torch.device:
     """The device of that name: "auto" (the first GPU if there is one), "cpu", "cuda" or "cuda:1".
+
+    Of several processes of one run each gets a GPU of its own by "auto" and "cuda".
 
     Raises:
         UserError: there is no such device here.
@@ -22,7 +25,15 @@ def find_device(name: str) -> torch.device:
         return torch.device("cpu")
     if name not in ("auto", "cuda") and not (kind == "cuda" and number.isdecimal()):
         raise UserError(f"--device is {name!r}, expected auto, cpu, cuda or cuda:NUMBER")
-    index = int(number or 0)
+    launch = launched()
+    if launch.count > 1 and number:
+        raise UserError(f"--device is {name}, but torchrun gives each process a GPU of its own; expected auto or cuda")
+    if launch.local_count > count > 0:
+        raise UserError(
+            f"torchrun started {launch.local_count} processes here, and PyTorch finds {count} CUDA GPUs; give a "
+            f"--nproc-per-node of at most {count}, or --device cpu"
+        )
+    index = int(number or launch.local_rank)
     if index >= count:
         found = "PyTorch finds no CUDA GPU" if count == 0 else f"the last of {count} is cuda:{count - 1}"
         raise UserError(f"--device is {name}, but {found}")

@@ -17,12 +17,14 @@ from fastnas.errors import UserError
 from fastnas.genotype import Genotype, dumps
 from fastnas.nn import AutoDeepLabNetwork, DartsNetwork, count
 from fastnas.ops.backends import BackendError, choose
+from fastnas.search import processes
 from fastnas.search.alphas import decode, kept_row
 from fastnas.search.checkpoint import to_bytes
 from fastnas.search.config import GENOTYPE, ClassificationConfig, RetrainConfig, RunConfig, StrategyConfig
 from fastnas.search.device import find_device
 from fastnas.search.display import Display
 from fastnas.search.files import write_atomically
+from fastnas.search.launch import launched
 from fastnas.search.loggers import check_loggers, make_loggers
 from fastnas.search.loop import Callback, Task, Verdict, train
 from fastnas.search.performance import Performance
@@ -128,6 +130,7 @@ def settle(config: Config, data: ImageData) -> Config:
 def _prepare(run: Run, config: Config, resume: bool, data: ImageData | None) -> tuple[ImageData, Config]:
     config = run.check(config, resume)
     check_device(config)
+    check_shares(config)
     check_loggers(config)
     data = data or load_data(config.data, config.image_size)
     return data, settle(config, data)
@@ -137,11 +140,14 @@ def _prepare(run: Run, config: Config, resume: bool, data: ImageData | None) -> 
 def reproducible(config: RunConfig) -> Iterator[torch.device]:
     """Seeds PyTorch, sets its threads and its GPU, and restores all: the caller's program goes on as before.
 
+    Inside, the processes that torchrun started exchange what they compute.
+
     Yields the device to compute on.
     """
     threads, device = torch.get_num_threads(), find_device(config.device)
     gpus = [device] if device.type == "cuda" else []
-    with torch.cuda.device(device) if gpus else nullcontext(), torch.random.fork_rng(gpus):
+    place = torch.cuda.device(device) if gpus else nullcontext()
+    with place, processes.joined(device), torch.random.fork_rng(gpus):
         torch.manual_seed(config.seed)
         torch.set_num_threads(config.threads or threads)
         try:
@@ -174,6 +180,23 @@ def check_device(config: RunConfig) -> None:
         choose(getattr(config, "backend", "reference"), torch.empty(0, device=device))
     except BackendError as error:
         raise UserError(f"{error}; 'fastnas info' lists those that can") from error
+
+
+def check_shares(config: RunConfig) -> None:
+    """Refuses a batch that the processes of the run cannot share; one image alone may have no batch statistics.
+
+    Raises:
+        UserError: the message has the number of processes.
+    """
+    count, field = launched().count, type(config).model_fields.get("batch_size")
+    if count == 1 or field is None:
+        return
+    size = config.model_dump()["batch_size"]
+    fewest: int = next(limit.ge for limit in field.metadata if hasattr(limit, "ge"))
+    if size % count:
+        raise UserError(f"--batch-size is {size}, which {count} processes cannot share; expected a multiple of {count}")
+    if size // count < fewest:
+        raise UserError(f"--batch-size is {size} for {count} processes; expected at least {fewest * count}")
 
 
 class Training(Task, Protocol):

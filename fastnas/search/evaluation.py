@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from fastnas.data.segmentation import SegmentationBatches, SegmentationData, Who
 from fastnas.errors import UserError
 from fastnas.genotype import AutoDeepLabGenotype, GenotypeError, load
 from fastnas.nn import AutoDeepLabNetwork, count
-from fastnas.search import segmentation_eval
+from fastnas.search import processes, segmentation_eval
 from fastnas.search.config import CONFIG, GENOTYPE, make_config, read_config
 from fastnas.search.device import device_of
 from fastnas.search.driver import check_device, reproducible
 from fastnas.search.files import write_atomically
+from fastnas.search.launch import launched
 from fastnas.search.lock import locked
 from fastnas.search.overlay import write_overlay
 from fastnas.search.segmentation_config import TrellisRetrainConfig
@@ -67,10 +69,12 @@ def _measure(
     data = load_segmentation(config.data, config.scale)
     network = _load_network(folder, weights, config, data)
     whole = WholeImages(Normalize(*data.statistics))
-    batches = SegmentationBatches(data.val, torch.arange(len(data.val)), 1, whole, shuffle=False)
+    everything, share = torch.arange(len(data.val)), launched().share
+    batches = SegmentationBatches(data.val, everything, 1, whole, shuffle=False, share=share)
     with reproducible(config) as place:
         network.to(place)
         score = segmentation_eval.evaluate(network, batches, data.classes, scales, mirror, place)
+        score = replace(score, confusion=processes.total(score.confusion))
         drawn = [
             _draw(network.eval(), data, whole, i, folder, scales, mirror) for i in _spread(pictures, len(data.val))
         ]

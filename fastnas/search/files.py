@@ -1,4 +1,7 @@
-"""Files that are either the old or the new ones, whatever happens while they are written; and records that grow."""
+"""Files that are either the old or the new ones, whatever happens while they are written; and records that grow.
+
+Of several processes of one run the first alone writes; in the others nothing happens.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from fastnas.errors import WriteError
+from fastnas.search.launch import launched
 
 
 def write_atomically(path: Path, content: bytes, before: Path | None = None) -> None:
@@ -18,6 +22,8 @@ def write_atomically(path: Path, content: bytes, before: Path | None = None) -> 
     Raises:
         WriteError: it cannot be written, for example on a full disk; what was there before is unchanged.
     """
+    if not launched().first:
+        return
     temporary = path.with_name(path.name + ".tmp")
     try:
         with open(temporary, "wb") as file:
@@ -41,6 +47,8 @@ def append(path: Path, content: bytes) -> None:
     Raises:
         WriteError: it cannot be written, and names the folder.
     """
+    if not launched().first:
+        return
     try:
         path.parent.mkdir(exist_ok=True)
         with path.open("ab") as file:
@@ -55,6 +63,8 @@ def make_folder(folder: Path) -> None:
     Raises:
         WriteError: it cannot be made.
     """
+    if not launched().first:
+        return
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:

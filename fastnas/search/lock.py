@@ -1,4 +1,4 @@
-"""One process at a time writes into the folder of a run."""
+"""One run at a time writes into a folder; of several processes of the run, the first holds it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from fastnas.errors import UserError
+from fastnas.search.launch import launched
 
 LOCK = ".lock"
 
@@ -20,6 +21,9 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         UserError: another one is at work in it, or it cannot be written.
     """
+    if not launched().first:
+        yield
+        return
     lock = FileLock(folder / LOCK, blocking=False, thread_local=False)
     try:
         lock.acquire()

@@ -13,8 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn, optim
 from torch.amp import GradScaler
 
-from fastnas.errors import InterruptError, UserError, WriteError
+from fastnas.errors import InterruptError, LostError, UserError, WriteError
+from fastnas.search import processes
 from fastnas.search.config import ClassificationConfig
+from fastnas.search.launch import launched
 from fastnas.search.run import Row, Run
 
 Report = Callable[[int, Mapping[str, float]], None]
@@ -43,14 +45,17 @@ class Task(Protocol):
 
 
 class Callback(Protocol):
-    """Is told how a run goes on. A class that derives from it needs only the methods that it has a use for."""
+    """Is told how a run goes on; of several processes, in the first alone.
+
+    A class that derives from it needs only the methods that it has a use for.
+    """
 
     def on_start(self, history: Sequence[Row], steps: int) -> None:
         """The run starts, or goes on, after the epochs in `history`; each epoch has `steps` steps."""
         return
 
     def on_step(self, images: int, figures: Mapping[str, float]) -> None:
-        """A step is done, see `Report`."""
+        """A step is done, see `Report`; `images` are those of all processes, `figures` of the first."""
         return
 
     def on_epoch(self, row: Row) -> str | None:
@@ -80,13 +85,15 @@ def train(
     Raises:
         UserError: training diverged.
         WriteError: a file could not be written.
+        LostError: another process of the run is gone.
         InterruptError: Ctrl-C; what was saved last is complete.
     """
-    saved = 0
+    saved, launch = 0, launched()
+    callbacks = callbacks if launch.first else []
 
     def report(images: int, figures: Mapping[str, float]) -> None:
         for callback in callbacks:
-            callback.on_step(images, figures)
+            callback.on_step(images * launch.count, figures)
 
     try:
         with ExitStack() as stack:
@@ -102,14 +109,16 @@ def train(
                 for callback in callbacks:
                     if (reason := callback.on_epoch(row)) is not None:
                         row.setdefault("stopped", reason)
-                history.append(row)
+                history.append(processes.from_first(row))
                 run.save(task, history)
                 saved = len(history)
-    except (KeyboardInterrupt, WriteError) as error:
+    except (KeyboardInterrupt, WriteError, LostError) as error:
         state = f"with {saved} of {epochs} epochs saved"
-        follow = f"go on with: fastnas {run.command} --out {shlex.quote(str(run.folder))} --resume"
+        follow = f"go on with: {launch.command(f'{run.command} --out {shlex.quote(str(run.folder))} --resume')}"
         if isinstance(error, WriteError):
             raise WriteError(f"{error}; the run stops {state}; when that is put right {follow}") from error
+        if isinstance(error, LostError):
+            raise LostError(f"{error}; the run stops {state}; {follow}") from error
         raise InterruptError(f"interrupted, {state}; {follow}") from error
     return history
 
@@ -157,6 +166,7 @@ class Descent:
         """Goes one step down the gradient of `loss`; none if it overflows by the scaler, which then scales less."""
         self._sgd.zero_grad()
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        processes.average_gradients(self._parameters)  # first, so that what overflows in one process does in all
         self._scaler.unscale_(self._sgd)
         nn.utils.clip_grad_norm_(self._parameters, self._clip)
         self._scaler.step(self._sgd)
@@ -191,7 +201,7 @@ class Descent:
 
 
 class Score:
-    """Mean loss and accuracy over the images of an epoch."""
+    """Mean loss and accuracy over the images of an epoch, of which each process counts its own."""
 
     def __init__(self) -> None:
         self._loss, self._correct, self._count = 0.0, 0, 0
@@ -210,6 +220,15 @@ class Score:
         self._correct += int((logits.argmax(1) == labels).sum())
         self._count += len(labels)
 
+    def running(self, part: str) -> dict[str, float]:
+        """`{part}_loss` and `{part}_accuracy`, the latter from 0 to 1, of this process: what is shown after a step."""
+        return _figures(part, self._loss, self._correct, self._count)
+
     def figures(self, part: str) -> dict[str, float]:
-        """`{part}_loss` and `{part}_accuracy`, the latter from 0 to 1."""
-        return {f"{part}_loss": self._loss / self._count, f"{part}_accuracy": self._correct / self._count}
+        """The same of all processes."""
+        counted = torch.tensor([self._loss, self._correct, self._count], dtype=torch.float64)
+        return _figures(part, *processes.total(counted).tolist())
+
+
+def _figures(part: str, loss: float, correct: float, count: float) -> dict[str, float]:
+    return {f"{part}_loss": loss / count, f"{part}_accuracy": correct / count}

@@ -10,11 +10,15 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from fastnas.data.segmentation import IGNORE
 from fastnas.errors import UserError
+from fastnas.search import processes
 from fastnas.search.segmentation_eval import SegmentationScore
 
 
 class PixelScore:
-    """Mean loss of an epoch's batches, share of labelled pixels that are right, and mean intersection over union."""
+    """Mean loss of an epoch's batches, share of labelled pixels that are right, and mean intersection over union.
+
+    Each process counts its own batches.
+    """
 
     def __init__(self, classes: tuple[str, ...], device: torch.device | str = "cpu") -> None:
         self._classes = classes
@@ -35,14 +39,18 @@ class PixelScore:
         self._matrix.update(logits.detach().argmax(1), labels)
 
     def running(self, part: str) -> dict[str, float]:
-        """`{part}_loss` and `{part}_accuracy` of pixels, from 0 to 1: what is shown after each step."""
-        accuracy = SegmentationScore(self._classes, self._matrix.confmat).pixel_accuracy
-        return {f"{part}_loss": self._loss / self._batches, f"{part}_accuracy": _known(accuracy)}
+        """`{part}_loss` and `{part}_accuracy` of pixels, from 0 to 1, of this process: what a step shows."""
+        return self._figures(part, self._loss, self._batches, SegmentationScore(self._classes, self._matrix.confmat))
 
     def figures(self, part: str) -> dict[str, float]:
-        """The same and `{part}_miou`, from 0 to 1."""
-        score = SegmentationScore(self._classes, self._matrix.confmat)
-        return {**self.running(part), f"{part}_miou": _known(score.mean_iou)}
+        """The same of all processes, and `{part}_miou`, from 0 to 1."""
+        loss, batches = processes.total(torch.tensor([self._loss, self._batches], dtype=torch.float64)).tolist()
+        score = SegmentationScore(self._classes, processes.total(self._matrix.confmat))
+        return {**self._figures(part, loss, batches, score), f"{part}_miou": _known(score.mean_iou)}
+
+    @staticmethod
+    def _figures(part: str, loss: float, batches: float, score: SegmentationScore) -> dict[str, float]:
+        return {f"{part}_loss": loss / batches, f"{part}_accuracy": _known(score.pixel_accuracy)}
 
 
 def _known(share: float) -> float:

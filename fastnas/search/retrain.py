@@ -15,10 +15,12 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from fastnas.data import Augment, Batches, ImageData, Normalize
 from fastnas.errors import UserError
 from fastnas.nn import DartsNetwork
+from fastnas.search import processes
 from fastnas.search.checkpoint import to_bytes
 from fastnas.search.config import RetrainConfig
 from fastnas.search.device import device_of, on_device
 from fastnas.search.files import write_atomically
+from fastnas.search.launch import launched
 from fastnas.search.loop import Callback, Descent, Report, Score
 from fastnas.search.run import Row
 
@@ -48,9 +50,10 @@ class Retraining:
         self.descent = Descent(network.parameters(), config, config.epochs, scaler)
         normalize = Normalize(*data.statistics)
         augment = Augment(normalize, config.padding or 0, bool(config.mirror), config.cutout or 0)
-        everything, size, workers = torch.arange(len(data.train)), config.batch_size, config.workers
-        self._train = Batches(data.train, everything, size, augment, True, config.seed, workers=workers)
-        self._val = Batches(data.val, torch.arange(len(data.val)), size, normalize, shuffle=False, workers=workers)
+        everything, size = torch.arange(len(data.train)), config.batch_size
+        shared: dict[str, Any] = {"workers": config.workers, "share": launched().share}
+        self._train = Batches(data.train, everything, size, augment, True, config.seed, **shared)
+        self._val = Batches(data.val, torch.arange(len(data.val)), size, normalize, shuffle=False, **shared)
         if self.steps == 0:
             raise UserError(f"--batch-size is {size}, more than the {len(data.train)} training images of {data.name}")
 
@@ -61,6 +64,7 @@ class Retraining:
 
     def train_epoch(self, epoch: int, report: Report) -> Row:
         """One pass over the training images, then one over the validation images."""
+        processes.agree(self._trained)
         self._trained.train()
         self._trained.drop_path = self._config.drop_path * epoch / self._config.epochs
         score = Score()
@@ -69,13 +73,14 @@ class Retraining:
             self.descent.step(self._loss(images, labels, score))
             if self._mean is not None:
                 self._mean.update_parameters(self._trained)
-            report(len(labels), score.figures("train"))
+            report(len(labels), score.running("train"))
         self.descent.end_epoch()
         return {**row, **score.figures("train"), **self.validate()}
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Loss and accuracy on the validation images, in evaluation mode."""
+        """Loss and accuracy on the validation images, in evaluation mode; each process takes its share."""
+        processes.agree(self.network)
         self.network.eval()
         score = Score()
         for images, labels in on_device(self._val.epoch(0), device_of(self.network)):

@@ -15,9 +15,11 @@ import torch
 
 from fastnas import __version__
 from fastnas.errors import UserError
+from fastnas.search import processes
 from fastnas.search.checkpoint import CHECKPOINT, PREVIOUS, read_latest, write_checkpoint
 from fastnas.search.config import CONFIG, Config, RunConfig, config_text, make_config, option, read_config
 from fastnas.search.files import write_atomically
+from fastnas.search.launch import launched
 from fastnas.search.lock import locked
 
 if TYPE_CHECKING:
@@ -88,7 +90,7 @@ class Run:
         return config
 
     def _check_empty(self) -> None:
-        if any((self.folder / name).exists() for name in (CONFIG, CHECKPOINT, PREVIOUS, HISTORY)):
+        if launched().first and any((self.folder / name).exists() for name in (CONFIG, CHECKPOINT, PREVIOUS, HISTORY)):
             raise UserError(f"{self.folder} holds a run already; choose another --out, or go on with it by --resume")
 
     def begin(self, config: RunConfig, facts: dict[str, Any]) -> None:
@@ -113,6 +115,8 @@ class Run:
         write_atomically(self.folder / CONFIG, config_text(config, self.command, __version__).encode())
 
     def _make_folder(self) -> None:
+        if not launched().first:
+            return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -130,12 +134,15 @@ class Run:
             UserError: the checkpoint is that of another network.
         """
         if self._state is None:
+            processes.diverge()
             return []
+        rank, count = launched().share
         try:
             task.load_state_dict(self._state["task"])
-            torch.set_rng_state(self._state["rng"])
+            # PyTorch reads a state from the start of its storage, so a row has to have its own.
+            torch.set_rng_state(self._state["rng"].view(count, -1)[rank].clone())
             if "cuda_rng" in self._state and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-                torch.cuda.set_rng_state(self._state["cuda_rng"])
+                torch.cuda.set_rng_state(self._state["cuda_rng"].view(count, -1)[rank].clone())
             history = [json.loads(line) for line in self._state["history"]]
         except (KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[-1].strip()
@@ -145,17 +152,19 @@ class Run:
         return history
 
     def save(self, task: Task, history: list[Row]) -> None:
-        """Writes the checkpoint, keeping the one before it, then the history.
+        """Writes the checkpoint, keeping the one before it, then the history; every process takes part.
 
         Raises:
             WriteError: a file cannot be written; the ones before are unchanged.
         """
         lines = [json.dumps(row) for row in history]
-        state = {"task": task.state_dict(), "rng": torch.get_rng_state(), "history": lines}
+        state = {"processes": launched().count, "rng": processes.gathered(torch.get_rng_state()), "history": lines}
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-            state["cuda_rng"] = torch.cuda.get_rng_state()
+            state["cuda_rng"] = processes.gathered(torch.cuda.get_rng_state())
+        if not launched().first:
+            return
         before = self.folder / PREVIOUS if self._whole else None
-        write_checkpoint(self.folder / CHECKPOINT, {**self._identity, **state}, before)
+        write_checkpoint(self.folder / CHECKPOINT, {**self._identity, "task": task.state_dict(), **state}, before)
         self._whole = True
         self._write_history(lines)
 
@@ -166,6 +175,9 @@ class Run:
         command, config, facts = (state.get(name) for name in ("command", "config", "facts"))
         if command != self.command or not isinstance(config, dict) or not isinstance(facts, dict):
             raise UserError(f"{path} is not from a run of 'fastnas {self.command}'")
+        count, now = state.get("processes", 1), launched().count
+        if count != now:
+            raise UserError(f"{path} is from a run with another number of processes: {count}, now {now}")
         _compare(self._identity["config"], config, path)
         for name, now in self._identity["facts"].items():
             before = facts.get(name)

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn, optim
 
+from fastnas.search import processes
 from fastnas.search.segmentation_config import SegmentationConfig
 
 _POWER = 0.9  # of DeepLab's poly schedule (Chen et al., 2018)
@@ -47,7 +48,8 @@ class StepDescent:
         self._sgd.zero_grad()
 
     def step(self) -> None:
-        """Goes one step down the gradients that have been added up, and lowers the rate."""
+        """Goes one step down the gradients that have been added up, their mean over all processes; lowers the rate."""
+        processes.average_gradients(self._parameters)
         if self._clip is not None:
             nn.utils.clip_grad_norm_(self._parameters, self._clip)
         self._sgd.step()

@@ -36,6 +36,7 @@ class SegmentationBatches:
             those of one size in batches.
         seed, stream: two sets of batches with the same seed and another stream are independent.
         workers: processes that read ahead; only used where images are not in memory.
+        share: as for `fastnas.data.Batches`; what is random about an image does not depend on it.
     """
 
     split: SegmentationSplit
@@ -46,11 +47,11 @@ class SegmentationBatches:
     seed: int = 0
     stream: int = 0
     workers: int = 0
+    share: tuple[int, int] = (0, 1)
 
     def __len__(self) -> int:
-        if self.shuffle:
-            return len(self.indices) // self.batch_size
-        return len(self._in_order(self.indices.tolist()))
+        part, count = self.share
+        return len(self._groups(self.indices.tolist())[part::count])
 
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of one epoch: images (n, 3, H, W) in float32 and labels (n, H, W) in int64.
@@ -72,18 +73,21 @@ class SegmentationBatches:
 
     def _tasks(self, epoch: int) -> list[list[Task]]:
         generator = epoch_generator(self.seed, self.stream, epoch)
-        order, size = self.indices.tolist(), self.batch_size
+        order = self.indices.tolist()
         if self.shuffle:
             order = [order[i] for i in torch.randperm(len(order), generator=generator)]
-            groups = [order[i * size : (i + 1) * size] for i in range(len(self))]
-        else:
-            groups = self._in_order(order)
         seeds = iter(torch.randint(2**62, (len(order),), generator=generator).tolist())
-        return [[(index, next(seeds)) for index in group] for group in groups]
+        part, count = self.share
+        return [[(index, next(seeds)) for index in group] for group in self._groups(order)][part::count]
 
-    def _in_order(self, order: list[int]) -> list[list[int]]:
-        same_size = [list(group) for _, group in groupby(order, lambda index: self.split.sizes[index])]
-        return [run[i : i + self.batch_size] for run in same_size for i in range(0, len(run), self.batch_size)]
+    def _groups(self, order: list[int]) -> list[list[int]]:
+        """What is read at once, by one process or another, in order."""
+        size = self.batch_size
+        if self.shuffle:
+            same_size, size = [order[: len(order) // size * size]], size // self.share[1]
+        else:
+            same_size = [list(group) for _, group in groupby(order, lambda index: self.split.sizes[index])]
+        return [run[i : i + size] for run in same_size for i in range(0, len(run), size)]
 
 
 class _Reader(Dataset[Any]):

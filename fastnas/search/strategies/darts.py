@@ -65,7 +65,7 @@ class Darts(Strategy[Config]):
         return stopped_by_skips(history, self.config.skip_patience) if self.config.skip_patience else {}
 
     def alpha_gradient(self, search: BilevelSearch, val: Batch, train: Batch, score: Score) -> None:
-        """Leaves in α's `grad` what a step follows.
+        """Leaves in α's `grad` what a step follows, of several processes the mean over all.
 
         Args:
             search: has the supernet, the weights and their optimiser; all but α and its `grad` stay as they are.

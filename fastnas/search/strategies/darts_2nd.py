@@ -40,12 +40,13 @@ class SecondOrderDarts(Darts[SecondOrderConfig]):
         import torch
 
         from fastnas.search.bilevel import shifted
+        from fastnas.search.processes import mean
 
         weights, alphas, rate = search.weights, search.alphas, search.descent.lr
-        step = search.descent.direction(torch.autograd.grad(search.loss(train), weights))
+        step = search.descent.direction(mean(torch.autograd.grad(search.loss(train), weights)))
         with shifted(weights, step, -rate):
             loss = search.alpha_loss(val, score)
-            gradients = torch.autograd.grad(loss, [*alphas, *weights])
+            gradients = mean(torch.autograd.grad(loss, [*alphas, *weights]))
         of_alphas, vector = gradients[: len(alphas)], gradients[len(alphas) :]
         epsilon = self.config.epsilon / float(torch.cat([v.flatten() for v in vector]).norm())
         sides = []
