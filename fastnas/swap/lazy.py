@@ -47,7 +47,8 @@ class Run:
         self._device = torch.device("cpu")
         self._half = {device: torch.get_autocast_dtype(device) for device in devices}  # of autocast
         self._values = 0
-        self._given: dict[int, list[Tensor]] | None = None
+        self._given: dict[int, Tensor] | None = None
+        self._sources: dict[int, list[_Source]] = {}
 
     def __enter__(self) -> Run:
         _active.runs.append(self)
@@ -60,10 +61,16 @@ class Run:
         # They refer to each other, and their tensors would wait for the garbage collector.
         self._calls.clear()
         self._pending.clear()
+        self._given = None
+        self._sources.clear()
 
     def open(self) -> bool:
         """Whether promises can be made: they are all computed in the modes in which the run began."""
         return self._mode == _mode()
+
+    def sums(self) -> bool:
+        """Whether sums and products can be promised: autocast leaves these as they are."""
+        return self._mode[0] is torch.is_grad_enabled()
 
     def accepts(self, recipe: Recipe, x: Any) -> bool:
         """Whether a candidate's result on `x` can be promised now."""
@@ -147,21 +154,21 @@ class Run:
         entry comes twice.
         """
         base = weight._base
+        needs = weight.requires_grad
+        if base is None or (needs and weight.is_leaf):
+            return weight, 0
         if self._given is None:
-            self._given = {}
-            for t in tree_flatten(self._arguments)[0]:
-                if isinstance(t, Tensor):
-                    self._given.setdefault(id(t if t._base is None else t._base), []).append(t)
-        if base is None or (weight.requires_grad and weight.grad_fn is None):
+            self._given = {id(t): t for t in tree_flatten(self._arguments)[0] if isinstance(t, Tensor)}
+        if id(weight) in self._given:
             return weight, 0
-        given = self._given.get(id(base), [])
-        if any(t is weight for t in given):
-            return weight, 0
-        for t in (*given, base):
-            at = int(weight.storage_offset()) - int(t.storage_offset())
-            alike = t.requires_grad == weight.requires_grad and t.dtype == weight.dtype
-            if alike and t.is_contiguous() and 0 <= at < t.numel():
-                return t, at
+        if id(base) not in self._sources:
+            given = [t for t in self._given.values() if t is base or t._base is base]
+            self._sources[id(base)] = [_Source(t) for t in (*given, base)]
+        offset, dtype = weight.storage_offset(), weight.dtype
+        for source in self._sources[id(base)]:
+            at = offset - source.offset
+            if 0 <= at < source.numel and source.requires_grad is needs and source.dtype is dtype:
+                return source.tensor, at
         return weight, 0
 
     def tensors(self, promises: Sequence[Promise]) -> list[Tensor]:
@@ -225,6 +232,14 @@ class Run:
             for device, enabled in zip(("cpu", "cuda"), autocast, strict=False):
                 stack.enter_context(torch.autocast(device, enabled=enabled))
         return stack
+
+
+class _Source:
+    """A tensor of which weights may be elements; of none if it is not contiguous."""
+
+    def __init__(self, t: Tensor) -> None:
+        self.tensor, self.offset, self.numel = t, t.storage_offset(), t.numel() if t.is_contiguous() else 0
+        self.requires_grad, self.dtype = t.requires_grad, t.dtype
 
 
 @contextmanager

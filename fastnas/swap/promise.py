@@ -134,8 +134,9 @@ class Value(Promise):
     def scaled(self, weight: Weight) -> Value:
         """`weight` times it."""
         terms = (Term((), self),) if self.state else self.terms
-        promoted = isinstance(weight, Tensor) and weight.ndim > 0
-        dtype = torch.promote_types(self.dtype, weight.dtype) if promoted else self.dtype  # type: ignore[union-attr]
+        dtype = self.dtype
+        if isinstance(weight, Tensor) and weight.dtype is not dtype and weight.ndim > 0:
+            dtype = torch.promote_types(dtype, weight.dtype)
         scaled = tuple([Term((*term.weights, weight), term.what) for term in terms])
         return Value(self.run, scaled, self.shape, dtype)
 
@@ -215,7 +216,7 @@ def _computed(leaf: Any) -> Any:
 
 def _times(a: Any, b: Any) -> Any:
     promise, weight = (a, b) if isinstance(a, Promise) else (b, a)
-    if promise.tensor is None and promise.run.open() and _is_scalar(weight):
+    if promise.tensor is None and promise.run.sums() and _is_scalar(weight):
         promise.run.watch_weight(weight)
         return promise.scaled(weight)
     return _computed(a) * _computed(b)
@@ -233,9 +234,9 @@ def _plus(a: Any, b: Any) -> Any:
     if isinstance(other, int | float) and other == 0:
         return promise  # where `sum` begins
     total: Promise | None = None
-    if promise.run.open():
+    if promise.run.sums():
         both = type(a) is Joined and type(b) is Joined
-        total = _sum_of_joined(a, b) if both else _sum(promise.run, (a, b), promise.shape)
+        total = _sum_of_joined(a, b) if both else _sum(promise.run, a, b, promise.shape)
     return _computed(a) + _computed(b) if total is None else total
 
 
@@ -243,18 +244,18 @@ def _sum_of_joined(a: Joined, b: Joined) -> Joined | None:
     alike = a.run is b.run and a.moves == b.moves and a.tensor is None and b.tensor is None
     if not alike or [p.shape for p in a.parts] != [p.shape for p in b.parts]:
         return None
-    parts = [_sum(a.run, pair, pair[0].shape) for pair in zip(a.parts, b.parts, strict=True)]
+    parts = [_sum(a.run, p, q, p.shape) for p, q in zip(a.parts, b.parts, strict=True)]
     dtype = torch.promote_types(a.dtype, b.dtype)
     return Joined(tuple(p for p in parts if p is not None), a.moves, a.shape, dtype)
 
 
-def _sum(run: Run, summands: Sequence[Any], shape: torch.Size) -> Value | None:
-    """The promise of a sum; None if one of its summands cannot be part of it."""
-    found = [_terms(run, v, shape) for v in summands]
-    if any(terms is None for terms in found):
+def _sum(run: Run, a: Any, b: Any, shape: torch.Size) -> Value | None:
+    """The promise of a + b; None if one of these cannot be part of it."""
+    first, second = (_terms(run, v, shape) for v in (a, b))
+    if first is None or second is None:
         return None
-    dtype = torch.promote_types(summands[0].dtype, summands[1].dtype)
-    return Value(run, (*found[0], *found[1]), shape, dtype)  # type: ignore[misc]
+    dtype = a.dtype if a.dtype is b.dtype else torch.promote_types(a.dtype, b.dtype)
+    return Value(run, first + second, shape, dtype)
 
 
 def _terms(run: Run, v: Any, shape: torch.Size) -> tuple[Term, ...] | None:
