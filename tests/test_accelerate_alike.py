@@ -15,6 +15,7 @@ import fastnas
 from fastnas.swap import apply
 from fastnas.swap.alike import fingerprint, signature
 from fastnas.swap.calls import Arguments
+from fastnas.swap.report import Cost
 
 
 def edge() -> stock.MixedOp:
@@ -92,6 +93,24 @@ def test_of_regions_that_are_alike_one_is_verified(monkeypatch: pytest.MonkeyPat
         assert_same(mine, own, (x(2 * C if own is theirs[2] else C), weights()))
 
 
+def test_of_regions_that_are_alike_one_is_measured_the_model_before_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = edge(), edge()
+
+        def forward(self, x: Tensor, weights: Tensor) -> Tensor:
+            out: Tensor = self.second(self.first(x, weights), weights)
+            return out
+
+    measured: list[nn.Module] = []
+    monkeypatch.setattr(apply, "cost", lambda module, *_, **__: measured.append(module) or Cost(1.0))
+    model = Twice()
+    report = fastnas.accelerate(model, example_inputs=(torch.randn(2, C, 8, 8), torch.rand(8)), strict=True)
+    assert measured == [model, model.first, model.first, model]
+    assert [e.after for e in report.fused] == [Cost(1.0)] * 2
+
+
 def test_what_differs_is_refused_wherever_it_is() -> None:
     class Counts(stock.MixedOp):
         """What it returns depends on whether its candidates return tensors."""
@@ -105,7 +124,7 @@ def test_what_differs_is_refused_wherever_it_is() -> None:
     assert len(report.left) == 2
 
 
-@pytest.mark.parametrize(("size", "seen"), [(16, 8), (32, 8), (33, 33), (40, 20)])
+@pytest.mark.parametrize(("size", "seen"), [(16, 8), (32, 8), (33, 9), (35, 35), (40, 20)])
 def test_verified_on_smaller_images_where_sides_divide(
     size: int, seen: int, monkeypatch: pytest.MonkeyPatch, unmeasured: None
 ) -> None:

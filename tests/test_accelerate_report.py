@@ -78,6 +78,17 @@ def test_twenty_steps_from_one_seed(style: type[nn.Module], one_thread: None, un
         torch.testing.assert_close(a, b, rtol=TOLERANCE, atol=TOLERANCE)
 
 
+def test_nothing_imports_the_compiler() -> None:
+    """It takes seconds."""
+    code = (
+        "import sys, torch, fastnas; from torch import nn; "
+        "report = fastnas.accelerate(nn.Sequential(nn.Conv2d(4, 4, 3, padding=1, groups=4), nn.ReLU())); "
+        "assert 'batch norm' in report.left[0].reason, report; "
+        "assert 'torch._dynamo' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_importing_fastnas_does_not_import_torch() -> None:
     code = "import sys, fastnas; assert 'torch' not in sys.modules; fastnas.accelerate; assert 'torch' in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

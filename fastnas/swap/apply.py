@@ -12,12 +12,12 @@ from fastnas.ops.backends import NAMES
 from fastnas.ops.functional import MEMORY_MODES
 from fastnas.swap import calls
 from fastnas.swap.alike import fingerprint, signature
-from fastnas.swap.cost import cost
+from fastnas.swap.cost import cost, quick_collections
 from fastnas.swap.find import Found, find
 from fastnas.swap.lazy import as_written
 from fastnas.swap.modules import Home, restore_module, swap, why_not
 from fastnas.swap.recipes import RefusedError
-from fastnas.swap.report import Entry, Report
+from fastnas.swap.report import Cost, Entry, Report
 from fastnas.swap.trace import generators
 from fastnas.swap.verify import verify
 
@@ -66,7 +66,7 @@ def accelerate(
     if backend not in NAMES:
         raise ValueError(f"backend must be one of {', '.join(NAMES)}, got {backend!r}")
     restore(model)
-    with generators():
+    with generators(), quick_collections():
         return _accelerate(model, memory, example_inputs, strict, backend)
 
 
@@ -86,7 +86,8 @@ def _accelerate(model: nn.Module, memory: str, example_inputs: Any, strict: bool
         report.entries.append(Entry("", type(model).__name__, reason="it is a single candidate operation by itself"))
     try:
         seen = None if example_inputs is None else _seen(model, found, example_inputs)
-        fusing = _Fusing(found, seen, memory, backend, report)
+        whole = calls.Arguments(calls.as_arguments(example_inputs), {})
+        fusing = _Fusing(model, whole, found, seen, memory, backend, report)
         for candidate, recipe in found.recipes.items():
             swap(candidate, recipe)
         fusing.run()
@@ -96,10 +97,7 @@ def _accelerate(model: nn.Module, memory: str, example_inputs: Any, strict: bool
     except BaseException:
         restore(model)
         raise
-    if example_inputs is not None and report.fused:
-        whole = calls.Arguments(calls.as_arguments(example_inputs), {})
-        with as_written():
-            report.before = cost(model, whole, with_peak=True)
+    if report.before is not None:
         report.after = cost(model, whole, with_peak=True)
     return report
 
@@ -123,17 +121,21 @@ class _Fusing:
 
     def __init__(
         self,
+        model: nn.Module,
+        whole: calls.Arguments,
         found: Found,
         seen: dict[nn.Module, calls.Arguments] | None,
         memory: str,
         backend: str,
         report: Report,
     ) -> None:
+        self._model, self._whole = model, whole
         self._found, self._seen, self._report = found, seen, report
         self._how = (memory, backend)
         self._inside_candidates = {m for c in found.recipes for m in c.modules()}
         self._kinds = {region: fingerprint(region) for region in found.regions}
         self._verified: dict[Any, float | str] = {}
+        self._measured: dict[Any, tuple[Cost, Cost]] = {}
 
     def run(self) -> None:
         """Does it, and reports."""
@@ -149,9 +151,7 @@ class _Fusing:
             entry.reason = reason
             self._report.entries.append(entry)
             if self._seen is not None and reason is None:
-                with as_written():
-                    entry.before = cost(region, self._seen[region])
-                entry.after = cost(region, self._seen[region])
+                entry.before, entry.after = self._costs(region, self._seen[region])
         used = {m for region in fused for m in region.modules()}
         for candidate in self._found.recipes.keys() - used:
             restore_module(candidate)  # code that is left may look at its class
@@ -176,7 +176,7 @@ class _Fusing:
 
     def _error(self, region: nn.Module, arguments: calls.Arguments) -> float:
         """The largest error; of regions that are built and called alike, one is run."""
-        kind = self._kinds[region], signature((arguments.args, arguments.kwargs))
+        kind = self._kind(region, arguments)
         if kind not in self._verified:
             try:
                 self._verified[kind] = verify(region, arguments)
@@ -186,6 +186,21 @@ class _Fusing:
         if isinstance(found, str):
             raise RefusedError(found)
         return found
+
+    def _costs(self, region: nn.Module, arguments: calls.Arguments) -> tuple[Cost, Cost]:
+        """Before and after; of regions that are built and called alike, one is measured, the model before all."""
+        kind = self._kind(region, arguments)
+        if kind not in self._measured:
+            with as_written():
+                if self._report.before is None:  # what libraries make on first use is there for the regions
+                    self._report.before = cost(self._model, self._whole, with_peak=True)
+                before = self._report.before if region is self._model else cost(region, arguments)
+            self._measured[kind] = before, cost(region, arguments)
+        return self._measured[kind]
+
+    def _kind(self, region: nn.Module, arguments: calls.Arguments) -> Any:
+        """Equal for regions that are built and called alike."""
+        return self._kinds[region], signature((arguments.args, arguments.kwargs))
 
     def _arguments(self, region: nn.Module) -> calls.Arguments:
         """How a region is called."""

@@ -164,7 +164,7 @@ class Run:
         if id(base) not in self._sources:
             given = [t for t in self._given.values() if t is base or t._base is base]
             self._sources[id(base)] = [_Source(t) for t in (*given, base)]
-        offset, dtype = weight.storage_offset(), weight.dtype
+        offset, dtype = int(weight.storage_offset()), weight.dtype
         for source in self._sources[id(base)]:
             at = offset - source.offset
             if 0 <= at < source.numel and source.requires_grad is needs and source.dtype is dtype:
@@ -238,7 +238,8 @@ class _Source:
     """A tensor of which weights may be elements; of none if it is not contiguous."""
 
     def __init__(self, t: Tensor) -> None:
-        self.tensor, self.offset, self.numel = t, t.storage_offset(), t.numel() if t.is_contiguous() else 0
+        self.tensor, self.offset = t, int(t.storage_offset())
+        self.numel = t.numel() if t.is_contiguous() else 0
         self.requires_grad, self.dtype = t.requires_grad, t.dtype
 
 

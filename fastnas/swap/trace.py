@@ -66,6 +66,10 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.trace.operations.append(Operation(func, (*args, *(kwargs or {}).values()), first))
         return result
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # to disable it, PyTorch would import torch._dynamo, which takes seconds
+
     def enter(self, module: nn.Module, _: Any) -> None:
         self.inside += is_leaf(module)
 

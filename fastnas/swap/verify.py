@@ -45,16 +45,24 @@ def verify(region: nn.Module, arguments: Arguments) -> float:
 
 
 def _shrunk(arguments: Arguments) -> Arguments:
-    """Arguments with fewer images, smaller ones where all heights and widths can be divided; values do not matter."""
+    """Arguments with smaller images where all heights and widths can be divided; values do not matter.
+
+    Odd sides, as networks for segmentation have them, are divided but for one pixel: 33 and 17 become 17 and 9.
+    """
     leaves, tree = tree_flatten((arguments.args, arguments.kwargs))
     sides = {side for leaf in leaves if _is_image(leaf) for side in leaf.shape[2:]}
+    over = min((side % 2 for side in sides), default=0)
     factor = 1
-    while sides and min(sides) >= 2 * factor * _SIDE and not any(side % (4 * 2 * factor) for side in sides):
+    while sides and min(sides) >= 2 * factor * _SIDE and not any((side - over) % (4 * 2 * factor) for side in sides):
         factor *= 2
-    small = [
-        leaf[:, :, : leaf.shape[2] // factor, : leaf.shape[3] // factor] if _is_image(leaf) else leaf for leaf in leaves
-    ]
-    return arguments if factor == 1 else Arguments(*tree_unflatten(small, tree))
+
+    def smaller(leaf: Any) -> Any:
+        if not _is_image(leaf):
+            return leaf
+        height, width = ((side - over) // factor + over for side in leaf.shape[2:])
+        return leaf[:, :, :height, :width]
+
+    return arguments if factor == 1 else Arguments(*tree_unflatten(map(smaller, leaves), tree))
 
 
 def _is_image(leaf: Any) -> bool:
