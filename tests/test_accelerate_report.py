@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import foreign_networks
 import pytest
@@ -15,7 +16,10 @@ from swapped import TOLERANCE, pair
 from torch import nn
 
 import fastnas
-from fastnas.swap import AccelerateError
+from fastnas.swap import AccelerateError, Cost, apply
+from fastnas.swap.calls import Arguments
+from fastnas.swap.cost import slower
+from fastnas.swap.modules import is_swapped
 
 
 def test_the_report_says_what_was_done_and_what_it_saves(one_thread: None) -> None:
@@ -76,6 +80,29 @@ def test_twenty_steps_from_one_seed(style: type[nn.Module], one_thread: None, un
     torch.testing.assert_close(losses[:20], losses[20:], rtol=TOLERANCE, atol=TOLERANCE)
     for a, b in zip(*alphas, strict=True):
         torch.testing.assert_close(a, b, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("how", "kept"), [({}, False), ({"strict": True}, True), ({"memory": "lean"}, True)], ids=["left", "strict", "lean"]
+)
+def test_what_would_be_slower_stays_as_it_was(how: dict[str, Any], kept: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter((1.0, 2.0))
+    monkeypatch.setattr(apply, "cost", lambda *_, **__: Cost(next(seconds, 2.0)))
+    monkeypatch.setattr(apply, "slower", lambda *_: "1.00 ms before, 2.00 ms after")
+    edge = stock.MixedOp(C, 1)
+    report = fastnas.accelerate(edge, example_inputs=(torch.randn(2, C, 8, 8), torch.rand(8)), **how)
+    assert [e.reason for e in report.left] == [] if kept else ["it would be slower: 1.00 ms before, 2.00 ms after"]
+    assert is_swapped(edge) is kept
+    assert is_swapped(edge._ops[4]) is kept
+    assert (report.after is not None) is kept
+
+
+def test_slower_says_both_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = Arguments((torch.randn(2, C, 8, 8), torch.rand(8)), {})
+    for after, expected in ((2.0, "1000.00 ms a step as it was written, 2000.00 ms on the operator"), (1.0, None)):
+        clock = iter([0.0, 1.0, 0.0, after] * 7)
+        monkeypatch.setattr("fastnas.swap.cost.time.perf_counter", clock.__next__)
+        assert slower(stock.MixedOp(C, 1), arguments) == expected
 
 
 def test_nothing_imports_the_compiler() -> None:

@@ -12,7 +12,7 @@ from fastnas.ops.backends import NAMES
 from fastnas.ops.functional import MEMORY_MODES
 from fastnas.swap import calls
 from fastnas.swap.alike import fingerprint, signature
-from fastnas.swap.cost import cost, quick_collections
+from fastnas.swap.cost import cost, quick_collections, slower
 from fastnas.swap.find import Found, find
 from fastnas.swap.lazy import as_written
 from fastnas.swap.modules import Home, restore_module, swap, why_not
@@ -49,7 +49,8 @@ def accelerate(
         model: any module; call it before or after the optimiser is made.
         memory: "fast" or "lean", see `fastnas.ops.mixed_cell`.
         example_inputs: what the model is called with, a tensor or a tuple of positional arguments. With it, modules
-            are verified as the model calls them, and time and memory are measured.
+            are verified as the model calls them, and time and memory are measured: a module that would become slower
+            stays as it was, unless `strict` or memory="lean".
         strict: raise an error if a module that looks like a candidate, or combines some, stays as it was.
         backend: "auto", "cuda", "triton", "cpu" or "reference".
 
@@ -87,7 +88,7 @@ def _accelerate(model: nn.Module, memory: str, example_inputs: Any, strict: bool
     try:
         seen = None if example_inputs is None else _seen(model, found, example_inputs)
         whole = calls.Arguments(calls.as_arguments(example_inputs), {})
-        fusing = _Fusing(model, whole, found, seen, memory, backend, report)
+        fusing = _Fusing(model, whole, found, seen, memory, backend, strict, report)
         for candidate, recipe in found.recipes.items():
             swap(candidate, recipe)
         fusing.run()
@@ -97,7 +98,7 @@ def _accelerate(model: nn.Module, memory: str, example_inputs: Any, strict: bool
     except BaseException:
         restore(model)
         raise
-    if report.before is not None:
+    if report.before is not None and report.fused:
         report.after = cost(model, whole, with_peak=True)
     return report
 
@@ -127,15 +128,17 @@ class _Fusing:
         seen: dict[nn.Module, calls.Arguments] | None,
         memory: str,
         backend: str,
+        strict: bool,
         report: Report,
     ) -> None:
         self._model, self._whole = model, whole
         self._found, self._seen, self._report = found, seen, report
         self._how = (memory, backend)
+        self._keeps_slower = strict or memory == "lean"
         self._inside_candidates = {m for c in found.recipes for m in c.modules()}
         self._kinds = {region: fingerprint(region) for region in found.regions}
         self._verified: dict[Any, float | str] = {}
-        self._measured: dict[Any, tuple[Cost, Cost]] = {}
+        self._measured: dict[Any, tuple[Cost, Cost, str | None]] = {}
 
     def run(self) -> None:
         """Does it, and reports."""
@@ -143,15 +146,13 @@ class _Fusing:
         for region, around in self._found.regions.items():
             part = around is not None and around in fused
             entry = _entry(self._found, region)
-            reason = self._try(region, entry, part)
-            if reason is None:
+            entry.reason = self._try(region, entry, part)
+            if entry.reason is None and self._seen is not None and not part:
+                self._measure(region, entry, self._seen[region])
+            if entry.reason is None:
                 fused.add(region)
-            if part and reason is None:
-                continue  # it is a part of what is reported
-            entry.reason = reason
-            self._report.entries.append(entry)
-            if self._seen is not None and reason is None:
-                entry.before, entry.after = self._costs(region, self._seen[region])
+            if not part or entry.reason is not None:  # else it is a part of what is reported
+                self._report.entries.append(entry)
         used = {m for region in fused for m in region.modules()}
         for candidate in self._found.recipes.keys() - used:
             restore_module(candidate)  # code that is left may look at its class
@@ -187,15 +188,24 @@ class _Fusing:
             raise RefusedError(found)
         return found
 
-    def _costs(self, region: nn.Module, arguments: calls.Arguments) -> tuple[Cost, Cost]:
-        """Before and after; of regions that are built and called alike, one is measured, the model before all."""
+    def _measure(self, region: nn.Module, entry: Entry, arguments: calls.Arguments) -> None:
+        """Costs of a region, before and after; one that has become slower computes again as it was written."""
+        entry.before, entry.after, times = self._costs(region, arguments)
+        if times is not None:
+            restore_module(region)
+            entry.candidates, entry.reason = 0, f"it would be slower: {times}"
+
+    def _costs(self, region: nn.Module, arguments: calls.Arguments) -> tuple[Cost, Cost, str | None]:
+        """Of regions that are built and called alike, one is measured, the model before all."""
         kind = self._kind(region, arguments)
         if kind not in self._measured:
             with as_written():
                 if self._report.before is None:  # what libraries make on first use is there for the regions
                     self._report.before = cost(self._model, self._whole, with_peak=True)
                 before = self._report.before if region is self._model else cost(region, arguments)
-            self._measured[kind] = before, cost(region, arguments)
+            after = cost(region, arguments)
+            suspected = after.seconds > before.seconds and not self._keeps_slower
+            self._measured[kind] = before, after, slower(region, arguments) if suspected else None
         return self._measured[kind]
 
     def _kind(self, region: nn.Module, arguments: calls.Arguments) -> Any:

@@ -15,10 +15,12 @@ from torch.utils._pytree import tree_flatten, tree_map
 from fastnas.measure import peak, saved_for_backward
 from fastnas.ops import release_workspaces
 from fastnas.swap.calls import Arguments, untouched, writable
+from fastnas.swap.lazy import as_written
 from fastnas.swap.report import Cost
 
 _ENOUGH = 0.3  # seconds after which nothing more is timed
 _RUNS = 7  # at most
+_SLOWER = 1.05  # times: less may be chance
 
 
 def cost(module: nn.Module, arguments: Arguments, with_peak: bool = False) -> Cost:
@@ -31,6 +33,23 @@ def cost(module: nn.Module, arguments: Arguments, with_peak: bool = False) -> Co
         while not times or (sum(times) < _ENOUGH and len(times) < _RUNS):
             times.append(_timed(step))
     return Cost(min(times), saved, highest)
+
+
+def slower(module: nn.Module, arguments: Arguments) -> str | None:
+    """How much slower a step is on the operator than as the module was written; None if it is not.
+
+    Both take turns, and the shortest of their times count.
+    """
+    step = _Step(module, arguments)
+    before, after = [], []
+    with untouched(module), torch.enable_grad():
+        for _ in range(_RUNS):
+            with as_written():
+                before.append(_timed(step))
+            after.append(_timed(step))
+    if min(after) <= _SLOWER * min(before):
+        return None
+    return f"{min(before) * 1e3:.2f} ms a step as it was written, {min(after) * 1e3:.2f} ms on the operator"
 
 
 @contextmanager
