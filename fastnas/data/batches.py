@@ -58,7 +58,7 @@ class Batches:
         if count > 1:
             generator = epoch_generator(self.seed, self.stream, epoch, 1 + part)
         loader: DataLoader[Any] = DataLoader(
-            self.split,
+            self.split.at(self.seed, self.stream, epoch),
             batch_sampler=self._parts(order),
             collate_fn=as_read,
             num_workers=0 if self.split.in_memory else self.workers,

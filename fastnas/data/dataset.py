@@ -33,6 +33,10 @@ class ImageSplit(Dataset[Any]):
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
         """Images (len(indices), C, H, W) in uint8 and labels: how torch's DataLoader fetches a batch."""
 
+    def at(self, seed: int, stream: int, epoch: int) -> ImageSplit:
+        """The images as that epoch sees them: these, unless they are read with something random."""
+        return self
+
 
 class TensorSplit(ImageSplit):
     """Images held as one tensor (N, C, H, W) in uint8."""
@@ -56,6 +60,10 @@ class Selection(ImageSplit):
 
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
         return self._split.__getitems__(self._indices[indices].tolist())
+
+    def at(self, seed: int, stream: int, epoch: int) -> ImageSplit:
+        """The same of the split that they are from."""
+        return Selection(self._split.at(seed, stream, epoch), self._indices)
 
 
 @dataclass(frozen=True)

@@ -5,23 +5,29 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fastnas.data.dataset import ImageData, ImageSplit, TensorSplit
-from fastnas.data.picture import Kind, image_files, inspect, read, visible
+from fastnas.data.imagenet import middle, vary
+from fastnas.data.picture import Kind, View, cover, image_files, inspect, read, visible
 from fastnas.errors import UserError
 
 # Above this, images are read from disk as they are needed.
 IN_MEMORY_BYTES = 4 * 2**30
 _FILES_A_TASK = 64
 
+Augmentation = Literal["cifar", "imagenet"]
+"""How training images vary, see `load_folder`."""
+
 
 class FileSplit(ImageSplit):
-    """Images read from their files whenever they are asked for.
+    """Images read from their files whenever they are asked for, as `view` shows them.
 
     A file that cannot be read is returned as the `UserError` that names it: raised in a worker process, it
     would arrive with the worker's traceback as its message.
@@ -29,18 +35,41 @@ class FileSplit(ImageSplit):
 
     in_memory = False
 
-    def __init__(self, files: list[Path], labels: Tensor, kind: Kind) -> None:
-        self.files, self.labels, self.kind = files, labels, kind
+    def __init__(self, files: list[Path], labels: Tensor, kind: Kind, view: View = cover) -> None:
+        self.files, self.labels, self.kind, self._view = files, labels, kind, view
+
+    def view(self, index: int) -> View:
+        """How an image is shown."""
+        return self._view
 
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
         try:
-            images = np.stack([read(self.files[i], self.kind) for i in indices])
+            images = np.stack([read(self.files[i], self.kind, self.view(i)) for i in indices])
         except UserError as error:
             return error  # type: ignore[return-value]
         return torch.from_numpy(images), self.labels[indices]
 
 
-def load_folder(root: Path, image_size: int | None) -> ImageData:
+class VariedSplit(FileSplit):
+    """Images that each epoch sees in another way, see `fastnas.data.imagenet.vary`; outside of one, their middle.
+
+    What is random about an image is a function of the epoch, see `at`, and of its index.
+    """
+
+    def __init__(self, files: list[Path], labels: Tensor, kind: Kind, epoch: tuple[int, ...] = ()) -> None:
+        super().__init__(files, labels, kind, middle)
+        self._epoch = epoch
+
+    def at(self, seed: int, stream: int, epoch: int) -> VariedSplit:
+        """The images as that epoch sees them."""
+        return VariedSplit(self.files, self.labels, self.kind, (seed, stream, epoch))
+
+    def view(self, index: int) -> View:
+        """How an image is shown."""
+        return partial(vary, random=np.random.default_rng([*self._epoch, index])) if self._epoch else middle
+
+
+def load_folder(root: Path, image_size: int | None, augment: Augmentation = "cifar") -> ImageData:
     """The images below `root`.
 
     Every file's header is read first, so wrong sizes are found before decoding; the pixels of all images are
@@ -51,6 +80,8 @@ def load_folder(root: Path, image_size: int | None) -> ImageData:
         root: holds `train` and `val`, each with one folder per class.
         image_size: side in pixels; scales the shorter side to it and cuts the middle out of the longer. None
             takes images as they are.
+        augment: "cifar" leaves it to `fastnas.data.Augment`; "imagenet", which needs `image_size`, shows random parts
+            of training images in changed colours, and the middle of validation images, read from their files.
 
     Raises:
         UserError: a folder is missing or has no images, the classes of `train` and `val` differ or are fewer
@@ -64,6 +95,11 @@ def load_folder(root: Path, image_size: int | None) -> ImageData:
     counts = {part: torch.tensor([len(group) for group in groups]) for part, groups in images.items()}
     labels = {part: torch.arange(len(classes)).repeat_interleave(count) for part, count in counts.items()}
     kind = _common_kind(files["train"] + files["val"], image_size)
+    if augment == "imagenet":
+        varied = VariedSplit(files["train"], labels["train"], kind)
+        return ImageData(
+            str(root), classes, kind.channels, kind.size, varied, FileSplit(files["val"], labels["val"], kind, middle)
+        )
     height, width = kind.size
     fits = len(files["train"] + files["val"]) * kind.channels * height * width <= IN_MEMORY_BYTES
     make: Callable[[list[Path], Tensor, Kind], ImageSplit] = _in_memory if fits else FileSplit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,6 +12,9 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from fastnas.errors import UserError
+
+View = Callable[[Image.Image, tuple[int, int]], Image.Image]
+"""Makes an image of a size (H, W), the second argument, of one of any size."""
 
 _GREY_MODES = {"1", "L", "LA", "La"}
 _DEEP_GREY = "I;16"
@@ -60,8 +64,14 @@ def inspect(file: Path) -> Kind:
     return Kind(1 if grey else 3, (width, height) if turned else (height, width))
 
 
-def read(file: Path, kind: Kind) -> npt.NDArray[np.uint8]:
-    """The pixels of `file` as (C, H, W): the first frame, upright, scaled to cover `kind.size` and cut to it.
+def cover(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The image, scaled to cover `size` (H, W) and cut to it."""
+    height, width = size
+    return image if image.size == (width, height) else ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
+
+
+def read(file: Path, kind: Kind, view: View = cover) -> npt.NDArray[np.uint8]:
+    """The pixels of `file` as (C, H, W): the first frame, upright, brought to `kind.size` by `view`.
 
     Raises:
         UserError: the file is damaged.
@@ -70,10 +80,7 @@ def read(file: Path, kind: Kind) -> npt.NDArray[np.uint8]:
         with Image.open(file) as opened:
             image = _eight_bit(ImageOps.exif_transpose(opened))
             image = image.convert("L" if kind.channels == 1 else "RGB")
-            height, width = kind.size
-            if image.size != (width, height):
-                image = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
-            pixels = np.asarray(image, dtype=np.uint8)
+            pixels = np.asarray(view(image, kind.size), dtype=np.uint8)
     except Exception as error:  # as above
         raise damaged(file, error) from error
     return pixels[None] if kind.channels == 1 else pixels.transpose(2, 0, 1)

@@ -10,18 +10,19 @@ import torch
 
 from fastnas.data.dataset import ImageData, TensorSplit
 from fastnas.data.datasets import DATASETS
-from fastnas.data.folder import load_folder
+from fastnas.data.folder import Augmentation, load_folder
 from fastnas.errors import UserError
 
 _CIFAR10 = "cifar10:"
 
 
-def load_data(source: str, image_size: int | None = None) -> ImageData:
+def load_data(source: str, image_size: int | None = None, augment: Augmentation = "cifar") -> ImageData:
     """The images that `source` names, all checked.
 
     Args:
         source: "digits", "cifar10:PATH", or a folder with train/<class>/* and val/<class>/* (docs/data.md).
         image_size: side in pixels to which the images of a folder are brought.
+        augment: how its training images vary, see `load_folder`.
 
     Raises:
         UserError: the images are not there, or cannot be used; the message says which and why.
@@ -29,7 +30,7 @@ def load_data(source: str, image_size: int | None = None) -> ImageData:
     if source.startswith(DATASETS):
         raise UserError(f"the images {source} were given by a Python program; give them again there, or name others")
     if source != "digits" and not source.startswith(_CIFAR10):
-        return load_folder(Path(source), image_size)
+        return load_folder(Path(source), image_size, augment)
     if image_size is not None:
         raise UserError(f"--image-size {image_size} is for folders of images; {source} has one size already")
     return _digits() if source == "digits" else _cifar10(Path(source.removeprefix(_CIFAR10)))

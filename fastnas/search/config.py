@@ -141,6 +141,21 @@ class RetrainConfig(ClassificationConfig):
     precision: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="What the network computes in, by torch.autocast; for float16 the loss is scaled."
     )
+    stem: Literal["cifar", "imagenet"] = Field(
+        "cifar", description="What stands before the cells: one convolution, or three that divide the size by 8."
+    )
+    augment: Literal["cifar", "imagenet"] = Field(
+        "cifar",
+        description="How a folder's training images vary: as --padding says, or for ImageNet a random part of each at "
+        "--image-size, its colours changed, and the middle of each validation image; then --padding and --cutout are 0 "
+        "where they are left out.",
+    )
+    lr_decay: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Factor by which each epoch lowers the learning rate; without it the rate follows a cosine.",
+    )
     ema: float | None = Field(
         None,
         gt=0,
@@ -148,6 +163,14 @@ class RetrainConfig(ClassificationConfig):
         description="Decay of a mean of the weights that follows each step; the mean is validated and kept. Without "
         "it none.",
     )
+
+    @model_validator(mode="after")
+    def _imagenet(self) -> RetrainConfig:
+        if self.augment == "imagenet" and (self.image_size is None or self.data.startswith("datasets:")):
+            raise ValueError("--augment imagenet needs --image-size, and a folder of images")
+        if self.stem == "imagenet" and self.channels % 2:
+            raise ValueError(f"--channels is {self.channels}; --stem imagenet needs an even number")
+        return self
 
 
 Config = TypeVar("Config", bound=RunConfig)

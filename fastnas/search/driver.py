@@ -99,7 +99,9 @@ def retrain(
         data, config = _prepare(run, config, resume, data)
         shape = (config.channels, config.layers, len(data.classes))
         with reproducible(config) as device:
-            network = DartsNetwork(genotype, *shape, auxiliary=config.auxiliary, in_channels=data.channels)
+            network = DartsNetwork(
+                genotype, *shape, auxiliary=config.auxiliary, stem=config.stem, in_channels=data.channels
+            )
             task = Retraining(network.to(device), data, config)
             run.begin(config, data.describe() | {"genotype": dumps(genotype)})
             return run_training(run, task, config.epochs, dumps(genotype), data, "val_accuracy", console, callbacks)
@@ -117,7 +119,8 @@ def decide(config: AnyConfig, choices: Mapping[str, Any]) -> AnyConfig:
 
 def settle(config: Config, data: ImageData) -> Config:
     """Decides the options that were left open, as their help texts say."""
-    side = min(data.size)
+    varied = getattr(config, "augment", "cifar") == "imagenet"
+    side = 0 if varied else min(data.size)
     choices = {
         "padding": side // 8,
         "mirror": data.mirrored,
@@ -132,7 +135,7 @@ def _prepare(run: Run, config: Config, resume: bool, data: ImageData | None) -> 
     check_device(config)
     check_shares(config)
     check_loggers(config)
-    data = data or load_data(config.data, config.image_size)
+    data = data or load_data(config.data, config.image_size, getattr(config, "augment", "cifar"))
     return data, settle(config, data)
 
 

@@ -128,13 +128,14 @@ def _ends(callback: Callback) -> Callable[..., None]:
 
 
 class Descent:
-    """SGD with momentum, weight decay and clipped gradients; the rate falls along a cosine, each epoch.
+    """SGD with momentum, weight decay and clipped gradients; the rate falls each epoch, along a cosine or by a factor.
 
     Args:
         parameters: what is trained.
         config: rates, momentum, decay and clipping.
         epochs: of the whole run.
         scaler: of losses whose gradients float16 could not hold; None for no scaling.
+        decay: the factor; None for the cosine.
     """
 
     def __init__(
@@ -143,6 +144,7 @@ class Descent:
         config: ClassificationConfig,
         epochs: int,
         scaler: GradScaler | None = None,
+        decay: float | None = None,
     ) -> None:
         self._parameters, self._clip = list(parameters), config.grad_clip
         self._scaler = scaler or GradScaler("cpu", enabled=False)
@@ -155,7 +157,11 @@ class Descent:
         )
         for parameter in self._parameters:  # the fused step takes no mixture of first steps and later ones
             self._sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-        self._schedule = optim.lr_scheduler.CosineAnnealingLR(self._sgd, epochs, config.lr_min)
+        self._schedule: optim.lr_scheduler.LRScheduler = (
+            optim.lr_scheduler.CosineAnnealingLR(self._sgd, epochs, config.lr_min)
+            if decay is None
+            else optim.lr_scheduler.ExponentialLR(self._sgd, decay)
+        )
 
     @property
     def lr(self) -> float:

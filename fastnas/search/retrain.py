@@ -47,7 +47,7 @@ class Retraining:
         self._mean = None if config.ema is None else _mean_of(network, config.ema)
         self.network = network if self._mean is None else cast(DartsNetwork, self._mean.module)
         scaler = GradScaler(device_of(network).type, enabled=config.precision == "float16")
-        self.descent = Descent(network.parameters(), config, config.epochs, scaler)
+        self.descent = Descent(network.parameters(), config, config.epochs, scaler, config.lr_decay)
         normalize = Normalize(*data.statistics)
         augment = Augment(normalize, config.padding or 0, bool(config.mirror), config.cutout or 0)
         everything, size = torch.arange(len(data.train)), config.batch_size

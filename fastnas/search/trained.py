@@ -77,7 +77,7 @@ def read_trained(folder: Path, weights: str = "best") -> Trained:
             config = make_config(RetrainConfig, values)
             genotype = load(folder / GENOTYPE, Genotype)
             shape = (config.channels, config.layers, len(images.classes))
-            network = DartsNetwork(genotype, *shape, in_channels=len(images.mean))
+            network = DartsNetwork(genotype, *shape, stem=config.stem, in_channels=len(images.mean))
             load_weights(network, folder / f"{weights}.pt")
             return Trained(folder, weights, network.eval(), genotype, config, images)
         trellis = make_config(TrellisRetrainConfig, values)
