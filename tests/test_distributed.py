@@ -6,25 +6,26 @@ import io
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import foreign_networks
 import killing
+import numpy as np
 import pytest
+import runs
 import torch
 import torch.nn.functional as F
 from click.testing import CliRunner
 from foreign import SIZE
 from ranks import COUNT, ChildFailedError, together
 from rich.console import Console
-from runs import files
 from swapped import pair
 from torch import Tensor, nn
+from torch.distributed.run import main as torchrun
 
 import fastnas
 from fastnas.cli import main
@@ -33,24 +34,26 @@ from fastnas.data.dataset import Selection
 from fastnas.data.segmentation import load_segmentation
 from fastnas.errors import LostError, UserError
 from fastnas.genotype import AUTO_DEEPLAB, DARTS_V2
-from fastnas.nn import DartsNetwork
+from fastnas.nn import DartsNetwork, deeplab_head
 from fastnas.search import driver, processes, segmentation_driver
 from fastnas.search.auto_deeplab_retrain import AutoDeepLabRetraining
 from fastnas.search.bilevel import BilevelSearch
 from fastnas.search.checkpoint import read_checkpoint
-from fastnas.search.config import RetrainConfig, read_config
+from fastnas.search.config import CONFIG, RetrainConfig, read_config
 from fastnas.search.evaluation import evaluate
-from fastnas.search.launch import Launch
+from fastnas.search.launch import Launch, launched
 from fastnas.search.loop import Score
 from fastnas.search.retrain import Retraining
+from fastnas.search.run import Row
 from fastnas.search.segmentation_config import TrellisRetrainConfig, TrellisSearchConfig
 from fastnas.search.strategies import STRATEGIES
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-STEPS, BATCH = 3, 16
+STEPS, BATCH = 2, 16
 TINY: dict[str, Any] = {"data": "digits", "batch_size": BATCH, "channels": 2, "layers": 3, "threads": 1, "cutout": 3}
 SEARCHES: dict[str, dict[str, float]] = {"darts": {}, "darts-2nd": {}, "gdas": {"temperature": 1.0}}
+SHORT = replace(AUTO_DEEPLAB, path=(0, 1))
 # Recomputed in another order; a step divides by small numbers, and ReLUs and max-pools branch.
 CLOSE = {"rtol": 2e-4, "atol": 2e-6}
 
@@ -66,7 +69,7 @@ def few_digits(halves: int) -> ImageData:
 
 
 def state(network: nn.Module) -> dict[str, Any]:
-    return {name: t.tolist() for name, t in network.state_dict().items()}
+    return {name: t.numpy().copy() for name, t in network.state_dict().items()}
 
 
 def is_local(name: str) -> bool:
@@ -101,16 +104,19 @@ def train(kind: type[Retraining] = Retraining) -> tuple[dict[str, Any], dict[str
 
 
 def trellis(scenes: Path, out: Path, batch: int, accumulate: int) -> None:
-    options = {"filters": 2, "steps": 1, "layers": 2, "crop": 33, "scale_max": 2.0, "threads": 1}
+    options = {"filters": 2, "steps": 1, "layers": 2, "crop": 17, "scale_max": 2.0, "threads": 1}
     config = TrellisSearchConfig(
-        data=str(scenes), epochs=1, arch_start=0, batch_size=batch, accumulate=accumulate, **options
+        data=str(scenes), epochs=2, arch_start=0, batch_size=batch, accumulate=accumulate, **options
     )
     segmentation_driver.search(config, out, console=Console(file=io.StringIO()))
 
 
-def trellis_training(scenes: Path, out: Path) -> None:
-    config = TrellisRetrainConfig(data=str(scenes), epochs=1, filters=1, crop=9, threads=1, batch_size=4)
-    segmentation_driver.retrain(AUTO_DEEPLAB, config, out, console=Console(file=io.StringIO()))
+def trellis_training(scenes: Path, out: Path, batch: int, accumulate: int) -> None:
+    options = {"filters": 1, "crop": 9, "threads": 1, "drop_path": 0.0}
+    config = TrellisRetrainConfig(data=str(scenes), epochs=1, batch_size=batch, accumulate=accumulate, **options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(deeplab_head, "DROPOUT", 0.0)
+        segmentation_driver.retrain(SHORT, config, out, console=Console(file=io.StringIO()))
 
 
 def wrapped() -> list[dict[str, Any]]:
@@ -119,7 +125,7 @@ def wrapped() -> list[dict[str, Any]]:
     assert fastnas.accelerate(networks[1], strict=True).fused
     with processes.joined(torch.device("cpu")):
         processes.diverge()
-        images = [torch.randn(4, 3, SIZE, SIZE).double() for _ in range(3)]
+        images = [torch.randn(4, 3, SIZE, SIZE).double() for _ in range(2)]
         for network in networks:
             parallel = nn.parallel.DistributedDataParallel(network)
             descent = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9)
@@ -130,13 +136,59 @@ def wrapped() -> list[dict[str, Any]]:
     return [state(network) for network in networks]
 
 
+def command(root: Path) -> tuple[int, str, str]:
+    """What `fastnas search` prints in this process; drawing an architecture trains nothing."""
+    words = ["search", "--data", "digits", "--strategy", "random", "--out", str(root / "random")]
+    result = CliRunner().invoke(main, words, catch_exceptions=False)
+    return result.exit_code, result.stdout, result.stderr
+
+
+class Stops(fastnas.Callback):
+    """Ends a run after its first epoch."""
+
+    steps = 0
+
+    def on_step(self, images: int, figures: Mapping[str, float]) -> None:
+        self.steps += 1
+
+    def on_epoch(self, row: Row) -> str:
+        return "enough"
+
+
+def stopped(root: Path) -> tuple[int, fastnas.SearchResult]:
+    """How often this process's callback was told of a step, and what the search found."""
+    stops = Stops()
+    found = fastnas.search(root / "images", out=root / "stopped", callbacks=[stops], progress=False, **runs.TINY)
+    return stops.steps, found
+
+
+def refused(root: Path) -> list[str]:
+    """What this process says to a run with another seed in each, and to one whose checkpoint the first alone sees."""
+    rank, out = launched().rank, root / "whole"
+    if rank > 0:
+        config, out = (out / CONFIG).read_bytes(), root / "blind"
+        out.mkdir()
+        (out / CONFIG).write_bytes(config)
+    sentences = []
+    for run in (
+        lambda: fastnas.search(root / "images", out=root / "refused", progress=False, **(runs.TINY | {"seed": rank})),
+        lambda: killing.retrain(root, out, True),
+    ):
+        with pytest.raises(UserError) as caught:
+            run()
+        sentences.append(str(caught.value))
+    return sentences
+
+
 def everything(root: Path) -> dict[str, Any]:
     """What one process of several computes of all that is compared with one process alone."""
     trellis(root / "scenes", root / "trellis", 4, 1)
-    trellis_training(root / "scenes", root / "trellis-net")
+    trellis_training(root / "scenes", root / "trellis-net", 4, 1)
     killing.retrain(root, root / "whole", False)
-    measured = evaluate(root / "trellis-net", pictures=0)
-    return {"measured": measured, "wrapped": wrapped(), "training": train(), **{n: search(n) for n in SEARCHES}}
+    found: dict[str, Any] = {name: search(name) for name in SEARCHES}
+    found |= {"measured": evaluate(root / "trellis-net", pictures=0), "wrapped": wrapped(), "training": train()}
+    found |= {"stopped": stopped(root), "command": command(root)}
+    return found | {"refused": refused(root)}  # last: their exchange is left open
 
 
 def dying(root: Path, out: Path) -> None:
@@ -252,7 +304,7 @@ def assert_same(ours: tuple[dict[str, Any], dict[str, Any]], theirs: tuple[dict[
     (row, network), (expected_row, expected) = ours, theirs
     for name, values in expected.items():
         torch.testing.assert_close(
-            torch.tensor(network[name]), torch.tensor(values), **CLOSE, msg=lambda m, name=name: f"{name}: {m}"
+            torch.from_numpy(network[name]), torch.from_numpy(values), **CLOSE, msg=lambda m, name=name: f"{name}: {m}"
         )
     assert row.keys() == expected_row.keys()
     for name, value in expected_row.items():
@@ -276,16 +328,15 @@ def test_the_processes_hold_the_same_bits(several: list[dict[str, Any]]) -> None
         (row, network), (other, theirs) = several[0][name], several[1][name]
         assert row == other
         for key, values in network.items():
-            assert values == theirs[key] or (is_local(key) and name != "training"), f"{name}: {key}"
+            assert (values == theirs[key]).all() or (is_local(key) and name != "training"), f"{name}: {key}"
 
 
+@pytest.mark.parametrize(("run", "folder"), [(trellis, "trellis"), (trellis_training, "trellis-net")])
 def test_auto_deeplab_is_that_of_one_process_that_accumulates(
-    root: Path, several: list[dict[str, Any]], tmp_path: Path
+    root: Path, several: list[dict[str, Any]], tmp_path: Path, run: Callable[..., None], folder: str
 ) -> None:
-    trellis(root / "scenes", tmp_path / "one", 2, 2)
-    ours, theirs = (
-        read_checkpoint(out / "checkpoint.pt")["task"]["network"] for out in (root / "trellis", tmp_path / "one")
-    )
+    run(root / "scenes", tmp_path, 2, 2)
+    ours, theirs = (read_checkpoint(out / "checkpoint.pt")["task"]["network"] for out in (root / folder, tmp_path))
     for name, values in theirs.items():
         if not is_local(name):
             torch.testing.assert_close(ours[name], values, **CLOSE, msg=lambda m, name=name: f"{name}: {m}")
@@ -296,7 +347,7 @@ def test_validation_counts_every_image_once(root: Path, several: list[dict[str, 
     out = root / "trellis-net"
     config = TrellisRetrainConfig(**read_config(out / "config.json", "retrain auto-deeplab"))
     data = load_segmentation(config.data)
-    network = segmentation_driver.make_network(AUTO_DEEPLAB, config, data)
+    network = segmentation_driver.make_network(SHORT, config, data)
     network.load_state_dict(torch.load(out / "last.pt", weights_only=True))
     (row,) = map(json.loads, (out / "history.jsonl").read_text().splitlines())
     whole = AutoDeepLabRetraining(network, data, config).validate()
@@ -306,11 +357,29 @@ def test_validation_counts_every_image_once(root: Path, several: list[dict[str, 
     assert several[0]["measured"] == several[1]["measured"] == evaluate(out, pictures=0)
 
 
+def test_a_callback_of_the_first_process_stops_all(root: Path, several: list[dict[str, Any]]) -> None:
+    (steps, found), (none, other) = several[0]["stopped"], several[1]["stopped"]
+    assert (steps, none) == (2, 0)
+    assert [row["stopped"] for row in found.history] == ["enough"]
+    assert other.history == found.history
+    assert other.genotype == found.genotype == fastnas.genotype.load(root / "stopped" / "genotype.json")
+
+
+def test_processes_that_do_not_agree_are_refused(root: Path, several: list[dict[str, Any]]) -> None:
+    advice = "all of them need the same options, data and --out"
+    expected = [
+        f"--seed: 0 in process 0 of the run, but 1 in process 1; {advice}",
+        f"saved epochs: 4 in process 0 of the run, but 0 in process 1; {advice}",
+    ]
+    assert several[0]["refused"] == several[1]["refused"] == expected
+    assert not (root / "refused").exists()
+
+
 def test_an_accelerated_supernet_in_distributed_data_parallel(several: list[dict[str, Any]]) -> None:
     (theirs, ours), others = several[0]["wrapped"], several[1]["wrapped"][1]
     for name, values in theirs.items():
-        assert is_local(name) or ours[name] == others[name], name
-        torch.testing.assert_close(torch.tensor(ours[name]), torch.tensor(values), rtol=1e-5, atol=1e-7, msg=name)
+        assert is_local(name) or (ours[name] == others[name]).all(), name
+        np.testing.assert_allclose(ours[name], values, rtol=1e-5, atol=1e-7, err_msg=name)
 
 
 def test_a_killed_process_ends_the_run_which_goes_on_with_the_same_bits(
@@ -330,7 +399,7 @@ def test_a_killed_process_ends_the_run_which_goes_on_with_the_same_bits(
     with pytest.raises(UserError, match=r"checkpoint.pt is from a run with another number of processes: 2, now 1"):
         killing.retrain(root, out, True)
     together(killing.retrain, root, out, True)
-    assert files(out) == files(root / "whole")
+    assert runs.files(out) == runs.files(root / "whole")
 
 
 @pytest.mark.parametrize(
@@ -357,11 +426,26 @@ def test_wrong_use(
     assert not out.exists()
 
 
-def test_torchrun(tmp_path: Path) -> None:
-    """The command itself; drawing an architecture trains nothing, and takes no longer than importing PyTorch."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(COUNT), "-m", "fastnas"]
+def test_the_first_process_alone_prints(root: Path, several: list[dict[str, Any]]) -> None:
+    (code, printed, complaints), silent = several[0]["command"], several[1]["command"]
+    assert (code, printed.count("Genotype:"), complaints) == (0, 1, "")
+    assert silent == (0, "", "")
+    assert (root / "random" / "genotype.json").exists()
+
+
+@pytest.mark.thorough
+def test_torchrun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """The same by the command itself, which imports PyTorch twice."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     words = ["search", "--data", "digits", "--strategy", "random", "--out", str(tmp_path / "run")]
-    result = subprocess.run([*torchrun, *words], capture_output=True, text=True, check=False, timeout=200)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.count("Genotype:") == 1
+    torchrun(["--standalone", "--nproc-per-node", str(COUNT), "-m", "fastnas", *words])
+    assert capfd.readouterr().out.count("Genotype:") == 1
     assert (tmp_path / "run" / "genotype.json").exists()
+
+
+def test_the_command_that_goes_on() -> None:
+    assert Launch().command("search") == "fastnas search"
+    assert Launch(0, 4, 0, 4).command("search") == "torchrun --nproc-per-node 4 -m fastnas search"
+    assert Launch(5, 8, 1, 4).command("search") == (
+        "torchrun --nnodes 2 --rdzv-backend c10d --rdzv-endpoint HOST:PORT --nproc-per-node 4 -m fastnas search"
+    )

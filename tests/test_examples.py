@@ -35,13 +35,19 @@ def test_segmentation_leads_from_a_folder_to_pictures(
 
 
 @pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize(("kind", "workers"), [("debug", 1), pytest.param("local", 2, marks=pytest.mark.thorough)])
 def test_a_sweep_is_not_repeated(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    kind: str,
+    workers: int,
 ) -> None:
-    """With jobs that run in this process."""
+    """With jobs in this process, or as two processes at a time."""
     make, out = submitit.AutoExecutor, tmp_path / "sweep"
-    monkeypatch.setattr(submitit, "AutoExecutor", lambda folder, cluster: make(folder, cluster="debug"))
-    sizes = ["--workers=1", "--epochs=1", "--channels=2", "--layers=3", "--batch-size=4", "--alpha-lrs=0.1"]
+    sizes = [f"--workers={workers}", "--epochs=1", "--channels=2", "--layers=3", "--batch-size=4", "--alpha-lrs=0.1"]
+    monkeypatch.setattr(submitit, "AutoExecutor", lambda folder, cluster: make(folder, cluster=kind))
     monkeypatch.setattr("sys.argv", ["sweep.py", str(data), str(out), *sizes])
     seen = []
     for _ in range(2):

@@ -191,15 +191,15 @@ def check_shares(config: RunConfig) -> None:
     Raises:
         UserError: the message has the number of processes.
     """
-    count, field = launched().count, type(config).model_fields.get("batch_size")
-    if count == 1 or field is None:
+    parts, field = launched().count, type(config).model_fields.get("batch_size")
+    if parts == 1 or field is None:
         return
     size = config.model_dump()["batch_size"]
     fewest: int = next(limit.ge for limit in field.metadata if hasattr(limit, "ge"))
-    if size % count:
-        raise UserError(f"--batch-size is {size}, which {count} processes cannot share; expected a multiple of {count}")
-    if size // count < fewest:
-        raise UserError(f"--batch-size is {size} for {count} processes; expected at least {fewest * count}")
+    if size % parts:
+        raise UserError(f"--batch-size is {size}, which {parts} processes cannot share; expected a multiple of {parts}")
+    if size // parts < fewest:
+        raise UserError(f"--batch-size is {size} for {parts} processes; expected at least {fewest * parts}")
 
 
 class Training(Task, Protocol):

@@ -36,7 +36,7 @@ class Launch:
         if self.count == 1:
             return f"fastnas {words}"
         nodes = self.count // self.local_count
-        several = f"--nnodes {nodes} --rdzv-endpoint HOST:PORT " if nodes > 1 else ""
+        several = f"--nnodes {nodes} --rdzv-backend c10d --rdzv-endpoint HOST:PORT " if nodes > 1 else ""
         return f"torchrun {several}--nproc-per-node {self.local_count} -m fastnas {words}"
 
 

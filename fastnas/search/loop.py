@@ -109,7 +109,7 @@ def train(
                 for callback in callbacks:
                     if (reason := callback.on_epoch(row)) is not None:
                         row.setdefault("stopped", reason)
-                history.append(processes.from_first(row))
+                history.append(processes.from_all(row)[0])
                 run.save(task, history)
                 saved = len(history)
     except (KeyboardInterrupt, WriteError, LostError) as error:

@@ -106,24 +106,13 @@ def total(values: Tensor) -> Tensor:
     return summed
 
 
-def gathered(values: Tensor) -> Tensor:
-    """The tensors of all processes, of one shape and on the CPU, as rows in the order of their ranks."""
-    if launched().count == 1:
-        return values[None]
-    rows = [torch.empty_like(values) for _ in range(launched().count)]
-    with _exchange():
-        dist.all_gather(rows, values)
-    return torch.stack(rows)
-
-
-def from_first(value: Value) -> Value:
-    """What the first process has as `value`, numbers, strings, lists and dictionaries, in all of them."""
-    if launched().count == 1:
-        return value
-    values = [value]
-    with _exchange():
-        dist.broadcast_object_list(values, 0, device=torch.device("cpu"))
-    return values[0]
+def from_all(value: Value) -> list[Value]:
+    """What each process has as `value`, in the order of their ranks: numbers, strings, tensors on the CPU, lists."""
+    values = [value] * launched().count
+    if len(values) > 1:
+        with _exchange():
+            dist.all_gather_object(values, value)
+    return values
 
 
 @torch.no_grad()

@@ -101,18 +101,35 @@ class Run:
             facts: what else must be the same for the run to be resumed: numbers, strings, and lists of them.
 
         Raises:
-            UserError: the checkpoint is damaged or that of another run, or a file cannot be written.
+            UserError: the checkpoint is damaged or that of another run, the processes of this one do not agree, or a
+                file cannot be written.
         """
         self.config = config
         values = config.model_dump(mode="json", exclude=_FREE_TO_CHANGE)
         self._identity = {"command": self.command, "config": values, "facts": facts}
-        if not self._resumed:
-            self._make_folder()
-        elif found := read_latest(self.folder):
+        if self._resumed and (found := read_latest(self.folder)):
             self._read, self._state = found
             self._check_identity(self._read, self._state)
             self._whole = self._read.name == CHECKPOINT
+        self._check_processes()
+        if not self._resumed:
+            self._make_folder()
         write_atomically(self.folder / CONFIG, config_text(config, self.command, __version__).encode())
+
+    def _check_processes(self) -> None:
+        """All of them must be at the same run, and where it stands: each reads its own command line and disk."""
+        options = {option(name): value for name, value in self._identity["config"].items()}
+        facts = {name.replace("_", " "): value for name, value in self._identity["facts"].items()}
+        saved = len(self._state.get("history", [])) if self._state else 0
+        first, *others = processes.from_all({"command": self.command, **options, **facts, "saved epochs": saved})
+        for rank, other in enumerate(others, 1):
+            for name in first | other:
+                here, there = first.get(name), other.get(name)
+                if here != there:
+                    raise UserError(
+                        f"{name}: {here} in process 0 of the run, but {there} in process {rank}; all of them need the "
+                        "same options, data and --out"
+                    )
 
     def _make_folder(self) -> None:
         if not launched().first:
@@ -158,9 +175,10 @@ class Run:
             WriteError: a file cannot be written; the ones before are unchanged.
         """
         lines = [json.dumps(row) for row in history]
-        state = {"processes": launched().count, "rng": processes.gathered(torch.get_rng_state()), "history": lines}
+        generators = processes.from_all(torch.get_rng_state())
+        state = {"processes": len(generators), "rng": torch.stack(generators), "history": lines}
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-            state["cuda_rng"] = processes.gathered(torch.cuda.get_rng_state())
+            state["cuda_rng"] = torch.stack(processes.from_all(torch.cuda.get_rng_state()))
         if not launched().first:
             return
         before = self.folder / PREVIOUS if self._whole else None
