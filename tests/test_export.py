@@ -41,6 +41,7 @@ BARE = """
 import sys, torch
 sys.modules["fastnas"] = None  # importing it is an error
 sys.path.insert(0, ".")
+torch.set_num_threads(int(sys.argv[1]))  # the bits of a sum depend on it
 import classifier, segmenter
 for module in (classifier, segmenter):
     network = module.load()
@@ -83,7 +84,7 @@ def test_plain_modules_give_the_same_bits_without_fastnas(classifier: Path, segm
         images = [torch.randn(n, 3, *size) for n, size in ((2, (6, 8)), (1, (17, 13)))]
         torch.save(images, tmp_path / f"{run.name}.in")
         expected[run.name] = [network(x) for x in images]
-    subprocess.run([sys.executable, "-c", BARE], cwd=tmp_path, check=True)
+    subprocess.run([sys.executable, "-c", BARE, str(torch.get_num_threads())], cwd=tmp_path, check=True)
     for name, outputs in expected.items():
         found = torch.load(tmp_path / f"{name}.out", weights_only=True)
         assert all(torch.equal(a, b) for a, b in zip(found, outputs, strict=True))
