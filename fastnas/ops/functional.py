@@ -70,18 +70,18 @@ def mixed_cell(
     if chosen == "reference":
         if inputs[0].dtype != alpha.dtype:
             inputs = [t.to(alpha.dtype) for t in inputs]
-        return _told(update, *reference.cell(spec, inputs, alpha, params, running))
+        return _updated(update, *reference.cell(spec, inputs, alpha, params, running))
     if not torch.is_grad_enabled() or not any(t.requires_grad for t in (*inputs, alpha, *params)):
         memory = "none"
     call = list(inputs), alpha, list(params), list(running), spec.text, memory, chosen
-    if memory != "none" and unobserved(inputs[0]):
+    if unobserved(inputs[0]):
         out, _, statistics = differentiable_cell(*call, update)
         return out, statistics
-    out, _, statistics = (differentiable_cell if unobserved(inputs[0]) else cell)(*call)
-    return _told(update, out, statistics)
+    out, _, statistics = cell(*call)
+    return _updated(update, out, statistics)
 
 
-def _told(update: Callable[[Tensor], None] | None, out: Tensor, statistics: Tensor) -> tuple[Tensor, Tensor]:
+def _updated(update: Callable[[Tensor], None] | None, out: Tensor, statistics: Tensor) -> tuple[Tensor, Tensor]:
     if update is not None:
         update(statistics)
     return out, statistics

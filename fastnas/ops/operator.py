@@ -178,7 +178,10 @@ def differentiable_cell(
 ) -> Any:
     """`cell` with its derivative; `update` is called with the statistics before anything is saved for backward."""
     if memory == "none":
-        return _below_autograd(cell, _cell, inputs[0])(inputs, alpha, params, running, spec, memory, backend)
+        returned = _below_autograd(cell, _cell, inputs[0])(inputs, alpha, params, running, spec, memory, backend)
+        if update is not None:
+            update(returned[2])
+        return returned
     return _Cell.apply(  # type: ignore[no-untyped-call]
         spec, memory, backend, (len(inputs), len(params)), update, alpha, *inputs, *params, *running
     )
