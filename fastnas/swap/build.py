@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fastnas.nn.fused import FusedCell
 from fastnas.ops import Edge
 from fastnas.swap.lazy import Run
-from fastnas.swap.promise import Call, Term, Value
+from fastnas.swap.promise import Call, Value, settled
 from fastnas.swap.weights import Factors, alpha, key, places
 
 
@@ -70,7 +70,7 @@ class Builder:
 
     def __init__(self, run: Run, states: Sequence[Value], values: Sequence[Value]) -> None:
         self._run = run
-        inputs = [t for state in states for term in state.terms if (t := _input(term)) is not None]
+        inputs = [t for state in states for term in state.terms if isinstance(t := settled(term.source), Tensor)]
         self._inputs = list({id(t): t for t in inputs}.values())
         self._places = {id(t): i for i, t in enumerate(self._inputs)}  # of inputs, values and calls
         self._channels = [t.shape[1] for t in self._inputs]
@@ -124,7 +124,7 @@ class Builder:
     def _prepare(self, call: Call) -> None:
         """The state that a preprocessing candidate leads to."""
         if id(call) not in self._places:
-            source = self._places[_number(call.source)]
+            source = self._places[id(settled(call.source))]
             target = self._places[id(call)] = self._new_state(self._run.value(call).shape[1])
             shares = self._sharing((call.recipe.stride, id(call.recipe)))
             self._edge(source, target, call.recipe.stride, [_Candidate(call.recipe.name, call, ())], shares)
@@ -202,8 +202,9 @@ class _Members:
         self.prepared: list[Call] = []
         self.plain: list[int] = []
         groups: dict[tuple[int, int], _Group] = {}
-        for weights, what in state.terms:
-            name, call, stride = "skip_connect", None, 1
+        for term in state.terms:
+            weights, what = term
+            name, call, stride, source = "skip_connect", None, 1, id(settled(term.source))
             if type(what) is Call and what.recipe.preprocesses:
                 if len(state.terms) == 1 and not weights:
                     self.direct = what
@@ -211,24 +212,10 @@ class _Members:
                 self.prepared.append(what)
                 source = id(what)
             elif type(what) is Call:
-                name, call, stride, source = what.recipe.name, what, what.recipe.stride, _number(what.source)
-            else:
-                source = _number(what)
+                name, call, stride = what.recipe.name, what, what.recipe.stride
             if call is None and not weights:
                 self.plain.append(source)
                 continue
             group = groups.setdefault((source, stride), _Group(source, stride, []))
             group.candidates.append(_Candidate(name, call, places(run, weights)))
         self.groups = list(groups.values())
-
-
-def _number(what: Any) -> int:
-    """Of a tensor, or of a value as long as it has none."""
-    return id(what.tensor) if type(what) is Value and what.tensor is not None else id(what)
-
-
-def _input(term: Term) -> Tensor | None:
-    what = term.what.source if type(term.what) is Call else term.what
-    if type(what) is Value:
-        return what.tensor
-    return what  # type: ignore[return-value]

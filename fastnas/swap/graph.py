@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fastnas.swap.build import Builder
 from fastnas.swap.lazy import Run
-from fastnas.swap.promise import Call, Term, Value
+from fastnas.swap.promise import Call, Value, settled
 
 
 def evaluate(run: Run, values: Sequence[Value]) -> Tensor | list[Tensor]:
@@ -49,13 +49,9 @@ def _states(values: Sequence[Value]) -> list[Value]:
             found[id(value)] = value
             continue
         stack.append((value, True))
-        sources = {id(s): s for term in value.terms if type(s := _source(term)) is Value and s.tensor is None}
+        sources = {id(s): s for term in value.terms if type(s := settled(term.source)) is Value}
         stack += [(source, False) for source in reversed(sources.values())]
     return list(found.values())
-
-
-def _source(term: Term) -> Tensor | Value:
-    return term.what.source if type(term.what) is Call else term.what  # type: ignore[return-value]
 
 
 def _calls(states: Sequence[Value]) -> list[Call]:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map
 
-from fastnas.swap.promise import Call, Joined, Promise, Term, Value, Weight
+from fastnas.swap.promise import Call, Joined, Promise, Term, Value, Weight, settled
 from fastnas.swap.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -84,10 +84,10 @@ class Run:
         self.twice = self.twice or bool(earlier)
         again = None
         if earlier and not earlier[-1].done:
-            again = earlier[-1] if earlier[-1].source is _settled(source) else None
+            again = earlier[-1] if earlier[-1].source is settled(source) else None
             if again is None and (self.home.in_order or earlier[-1].source.shape != source.shape):
                 self.settle(recipe, source)
-        source = _settled(source)
+        source = settled(source)
         if again is not None and not again.done:
             again.repeats += 1
             call = again
@@ -279,7 +279,3 @@ def _mode() -> tuple[bool, ...]:
 
 
 _cuda = cache(torch.cuda.is_available)
-
-
-def _settled(x: Tensor | Value) -> Tensor | Value:
-    return x.tensor if type(x) is Value and x.tensor is not None else x

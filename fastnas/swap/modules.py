@@ -70,7 +70,8 @@ class _Candidate(_Swapped):
         if run is not None:
             recipe: Recipe = self.__dict__[STATE]
             single = len(args) == 1 and not kwargs and run.accepts(recipe, args[0])
-            if single and not recipe.why_changed() and "_is_replica" not in self.__dict__:
+            replica = "_is_replica" in self.__dict__  # of nn.DataParallel, whose parameters are somewhere else
+            if single and not replica and not recipe.why_changed():
                 return run.promise(recipe, args[0])
             run.settle(recipe, None)
         return super().forward(*args, **kwargs)  # type: ignore[misc]

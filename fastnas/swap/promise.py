@@ -50,6 +50,11 @@ class Term(NamedTuple):
     weights: tuple[Weight, ...]
     what: Call | Tensor | Value
 
+    @property
+    def source(self) -> Tensor | Value:
+        """What it reads: of a candidate's result, the candidate's input."""
+        return self.what.source if type(self.what) is Call else self.what  # type: ignore[return-value]
+
 
 class Promise:
     """What a tensor of `shape` and `dtype` will be; `tensor`, once it has been computed."""
@@ -192,6 +197,11 @@ class Joined(Promise):
     def contiguous(self) -> Any:
         """As of a tensor."""
         return self if self.tensor is not None else self._move("contiguous", self.shape)
+
+
+def settled(x: Tensor | Value) -> Tensor | Value:
+    """The tensor of a value that has been computed; anything else as it is."""
+    return x.tensor if type(x) is Value and x.tensor is not None else x
 
 
 def _forwarded(name: str) -> Callable[..., Any]:
