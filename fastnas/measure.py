@@ -1,4 +1,4 @@
-"""Memory of a computation: what autograd saves for its backward, and its peak. Every figure is in bytes."""
+"""What a computation does and needs: its operators, what autograd saves for its backward, its peak, in bytes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,21 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 _RESET_HIGH_WATER_MARK = "5"  # man 5 proc_pid_clear_refs
 _SLACK = 4 << 20  # the kernel counts pages by thread or processor, in batches: its sums may lag by this much
+
+
+class Watching(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """While it is entered, sees every operator that PyTorch runs; nothing is compiled meanwhile."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """To tell the compiler that it has no part in this, PyTorch would import it, which takes seconds."""
+        return False
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from fastnas.measure import Watching
 from fastnas.plan.described import described
 
 # oneDNN works on copies, in a layout of its own, of what a convolution reads and writes.
@@ -20,7 +20,7 @@ _CONVOLUTIONS = (torch.ops.aten.convolution.default, torch.ops.aten.convolution_
 _OBJECT = 720  # bytes of a tensor on the CPU besides its values
 
 
-class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Ledger(Watching):
     """While it is entered, follows every storage that an operator returns, until nobody holds it any more.
 
     Memory is what PyTorch allocates, and with it the pool from which the compiled part takes what it saves and computes
@@ -64,11 +64,6 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def keep(self, tensors: int) -> None:
         """So many tensors come to stay, whose values are counted already."""
         self._live += tensors * _OBJECT
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Nothing is compiled while a ledger is entered, and to tell the compiler so costs its import and each call."""
-        return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Runs an operator and follows its results; a view of what came from elsewhere is no memory of its own."""

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as hooks
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from fastnas.measure import Watching
 
 
 @dataclass(eq=False)
@@ -47,7 +48,7 @@ def is_leaf(module: nn.Module) -> bool:
     return isinstance(module, nn.BatchNorm2d) and kind.forward is nn.BatchNorm2d.forward
 
 
-class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Recorder(Watching):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.trace = Trace()
@@ -65,10 +66,6 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         first = result[0] if isinstance(result, tuple | list) else result
         self.trace.operations.append(Operation(func, (*args, *(kwargs or {}).values()), first))
         return result
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # to disable it, PyTorch would import torch._dynamo, which takes seconds
 
     def enter(self, module: nn.Module, _: Any) -> None:
         self.inside += is_leaf(module)
