@@ -41,6 +41,7 @@ def evaluate(
     from rich.table import Table
 
     from fastnas.search.evaluation import evaluate as measure
+    from fastnas.search.run import EVALUATION
 
     found = measure(run, weights, scales, mirror, pictures, device)
     table = Table("class", "IOU")
@@ -51,4 +52,4 @@ def evaluate(
     table.add_row("pixels right", f"{found['pixel_accuracy']:.1%}")
     Console().print(table)
     click.echo(f"The network has {size_text(found)}.")
-    results([("Figures", run / "evaluation.json"), *(("Picture", Path(path)) for path in found["pictures"])])
+    results([("Figures", run / EVALUATION), *(("Picture", Path(path)) for path in found["pictures"])])

@@ -16,10 +16,9 @@ from fastnas.report.repeat import MODELS, repeat_command
 from fastnas.search.alphas import found_genotype
 from fastnas.search.config import CONFIG, read_config
 from fastnas.search.performance import read_performance
-from fastnas.search.run import PERFORMANCE, RESULT, Record, Row, read_record
+from fastnas.search.run import EVALUATION, PERFORMANCE, RESULT, Record, Row, read_record
 
 MOST = 8  # runs whose colours can be told apart
-EVALUATION = "evaluation.json"
 
 
 @dataclass(frozen=True)

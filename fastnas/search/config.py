@@ -16,6 +16,7 @@ from fastnas.genotype.genotype import shorten
 
 CONFIG, GENOTYPE = "config.json", "genotype.json"
 LOGGERS = {"tensorboard", "wandb", "mlflow"}
+_DATASETS = "datasets:"  # as in fastnas.data.datasets, which needs PyTorch
 
 
 class RunConfig(BaseModel):
@@ -46,7 +47,7 @@ class RunConfig(BaseModel):
     @classmethod
     def _absolute(cls, data: str) -> str:
         """A run is gone on with, and its network trained, from any folder."""
-        if data == "digits" or data.startswith("datasets:"):
+        if data == "digits" or data.startswith(_DATASETS):
             return data
         source, colon, path = data.rpartition(":")
         return source + colon + os.path.abspath(path)
@@ -166,7 +167,7 @@ class RetrainConfig(ClassificationConfig):
 
     @model_validator(mode="after")
     def _imagenet(self) -> RetrainConfig:
-        if self.augment == "imagenet" and (self.image_size is None or self.data.startswith("datasets:")):
+        if self.augment == "imagenet" and (self.image_size is None or self.data.startswith(_DATASETS)):
             raise ValueError("--augment imagenet needs --image-size, and a folder of images")
         if self.stem == "imagenet" and self.channels % 2:
             raise ValueError(f"--channels is {self.channels}; --stem imagenet needs an even number")

@@ -132,9 +132,7 @@ def settle(config: Config, data: ImageData) -> Config:
 
 def _prepare(run: Run, config: Config, resume: bool, data: ImageData | None) -> tuple[ImageData, Config]:
     config = run.check(config, resume)
-    check_device(config)
-    check_shares(config)
-    check_loggers(config)
+    check_place(config)
     data = data or load_data(config.data, config.image_size, getattr(config, "augment", "cifar"))
     return data, settle(config, data)
 
@@ -170,6 +168,17 @@ def run_epochs(
     """Trains, shows it on the console and to the loggers, notes its performance, and returns the history."""
     display, performance = Display(console or Console(), epochs), Performance(run.folder / PERFORMANCE)
     return train(task, run, epochs, [*callbacks, display, *make_loggers(run), performance], verdict)
+
+
+def check_place(config: RunConfig) -> None:
+    """Finds, before any work, what this machine or the processes of the run cannot do.
+
+    Raises:
+        UserError: see `check_device`, `check_shares` and `check_loggers`.
+    """
+    check_device(config)
+    check_shares(config)
+    check_loggers(config)
 
 
 def check_device(config: RunConfig) -> None:

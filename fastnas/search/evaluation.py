@@ -24,11 +24,10 @@ from fastnas.search.files import write_atomically
 from fastnas.search.launch import launched
 from fastnas.search.lock import locked
 from fastnas.search.overlay import write_overlay
+from fastnas.search.run import EVALUATION
 from fastnas.search.segmentation_config import TrellisRetrainConfig
 from fastnas.search.segmentation_driver import make_network
 from fastnas.search.trained import load_weights
-
-EVALUATION = "evaluation.json"
 
 
 def evaluate(

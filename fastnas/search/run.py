@@ -34,7 +34,7 @@ def numbers(row: Row) -> dict[str, float]:
     return {name: value for name, value in row.items() if isinstance(value, float)}
 
 
-HISTORY, RESULT, PERFORMANCE = "history.jsonl", "result.json", "performance"
+HISTORY, RESULT, EVALUATION, PERFORMANCE = "history.jsonl", "result.json", "evaluation.json", "performance"
 
 # They change how fast a run is, where its figures go, or its last bits at most.
 _FREE_TO_CHANGE = {"device", "threads", "workers", "log"}

@@ -15,9 +15,8 @@ from fastnas.nn import AutoDeepLabNetwork, AutoDeepLabSupernet
 from fastnas.search.auto_deeplab import AutoDeepLabSearch
 from fastnas.search.auto_deeplab_retrain import AutoDeepLabRetraining
 from fastnas.search.config import GENOTYPE
-from fastnas.search.driver import check_device, check_shares, decide, reproducible, run_epochs, run_training
+from fastnas.search.driver import check_place, decide, reproducible, run_epochs, run_training
 from fastnas.search.files import write_atomically
-from fastnas.search.loggers import check_loggers
 from fastnas.search.loop import Callback
 from fastnas.search.run import Run
 from fastnas.search.segmentation_config import SegmentationConfig, TrellisRetrainConfig, TrellisSearchConfig
@@ -111,7 +110,5 @@ def settle(config: Config) -> Config:
 
 def _prepare(run: Run, config: Config, resume: bool) -> tuple[SegmentationData, Config]:
     config = settle(run.check(config, resume))
-    check_device(config)
-    check_shares(config)
-    check_loggers(config)
+    check_place(config)
     return load_segmentation(config.data, config.scale), config
