@@ -8,17 +8,20 @@ from fastnas.errors import UserError
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from fastnas.search.api import RetrainResult, SearchResult, retrain, search
+    from fastnas.search.api import RetrainResult, SearchResult, repeat, retrain, search
     from fastnas.search.loop import Callback
+    from fastnas.search.repeat import RepeatResult
     from fastnas.swap import accelerate, restore
 
 __all__ = [
     "Callback",
+    "RepeatResult",
     "RetrainResult",
     "SearchResult",
     "UserError",
     "__version__",
     "accelerate",
+    "repeat",
     "restore",
     "retrain",
     "search",
@@ -26,10 +29,12 @@ __all__ = [
 
 _MODULES = {
     "Callback": "fastnas.search.loop",
+    "RepeatResult": "fastnas.search.repeat",
     "RetrainResult": "fastnas.search.api",
     "SearchResult": "fastnas.search.api",
     "accelerate": "fastnas.swap",
     "restore": "fastnas.swap",
+    "repeat": "fastnas.search.api",
     "retrain": "fastnas.search.api",
 }
 

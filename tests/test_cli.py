@@ -51,6 +51,7 @@ def test_help_imports_no_torch() -> None:
         "search",
         "decode",
         "retrain",
+        "repeat",
         "evaluate",
         "export",
         "plot",

@@ -81,10 +81,22 @@ def parse_click(words: list[str]) -> None:
     context = None
     while isinstance(command, click.Group):
         context = command.make_context("fastnas", words, parent=context)
-        _, found, words = command.resolve_command(context, [*context._protected_args, *context.args])
+        words = [*context._protected_args, *context.args]
+        if command.chain:
+            return parse_chain(command, context, words)
+        _, found, words = command.resolve_command(context, words)
         assert found is not None
         command = found
     command.make_context(command.name, words, parent=context)
+
+
+def parse_chain(group: click.Group, context: click.Context, words: list[str]) -> None:
+    """Reads what follows a group that takes several commands in a row."""
+    while words:
+        name, command, rest = group.resolve_command(context, words)
+        assert command is not None
+        options = {"allow_extra_args": True, "allow_interspersed_args": False}
+        words = command.make_context(name, rest, parent=context, **options).args
 
 
 def parse_command(block: Block, words: list[str]) -> None:

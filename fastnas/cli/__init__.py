@@ -20,6 +20,7 @@ from fastnas.cli.export import export
 from fastnas.cli.info import info
 from fastnas.cli.plan import plan
 from fastnas.cli.plot import plot
+from fastnas.cli.repeat import repeat
 from fastnas.cli.report import report
 from fastnas.cli.retrain import retrain
 from fastnas.cli.search import search
@@ -95,5 +96,5 @@ def main() -> None:
     """
 
 
-for _command in (search, decode, retrain, evaluate, export, plot, report, plan, accelerate, info, bench):
+for _command in (search, decode, retrain, repeat, evaluate, export, plot, report, plan, accelerate, info, bench):
     main.add_command(_command)

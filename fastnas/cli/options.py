@@ -39,7 +39,25 @@ def field_options(fields: Mapping[str, FieldInfo]) -> Callable[[Command], Comman
 
 def run_options(command: Command) -> Command:
     """Adds --out, --resume, and where options come from beside the command line."""
-    folder, file = click.Path(path_type=Path), click.Path(path_type=Path)
+    return out_option(resume_option(file_options(command)))
+
+
+def out_option(command: Command, required: bool = True) -> Command:
+    """Adds --out."""
+    folder = click.Path(path_type=Path)
+    return click.option("--out", type=folder, required=required, help="Folder for the results, made if missing.")(
+        command
+    )
+
+
+def resume_option(command: Command) -> Command:
+    """Adds --resume."""
+    return click.option("--resume", is_flag=True, help="Go on with the run in --out, which was interrupted.")(command)
+
+
+def file_options(command: Command) -> Command:
+    """Adds where options come from beside the command line."""
+    file = click.Path(path_type=Path)
     for declaration in (
         click.option(
             "--list-presets",
@@ -51,8 +69,6 @@ def run_options(command: Command) -> Command:
         ),
         click.option("--preset", metavar="NAME", help="Settings of a paper; --config and other options change them."),
         click.option("--config", type=file, metavar="FILE", help="YAML, TOML or JSON with options, or a config.json."),
-        click.option("--resume", is_flag=True, help="Go on with the run in --out, which was interrupted."),
-        click.option("--out", type=folder, required=True, help="Folder for the results, made if missing."),
     ):
         command = declaration(command)
     return command

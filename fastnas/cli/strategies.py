@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from copy import copy
 from pathlib import Path
 
@@ -16,8 +17,8 @@ from fastnas.search.strategies import STRATEGIES
 _FIELD = SearchConfig.model_fields["strategy"]
 
 
-def strategy_options(command: Command) -> Command:
-    """Adds --strategy, the options that searches share, and those of single strategies, with their names."""
+def strategy_options(command: Command, without: Iterable[str] = ()) -> Command:
+    """Adds --strategy, the options that searches share but `without`, and those of single strategies."""
     names = "; ".join(f"{name}: {kind.summary}" for name, kind in STRATEGIES.items())
     choice = click.option(
         "--strategy",
@@ -26,14 +27,18 @@ def strategy_options(command: Command) -> Command:
         show_default=True,
         help=f"{_FIELD.description} {names}.",
     )
-    shared = config_options(SearchConfig, without=["strategy"])
+    shared = config_options(SearchConfig, without=["strategy", *without])
     return choice(shared(field_options(_particular())(command)))
 
 
 def strategy_config(ctx: click.Context, out: Path, resume: bool) -> StrategyConfig:
     """What the user set, see `fastnas.search.options.search_config`."""
-    shown = {**SearchConfig.model_fields, **_particular()}
-    return search_config(given(ctx, shown, "search"), out, resume)
+    return search_config(given(ctx, strategy_fields(), "search"), out, resume)
+
+
+def strategy_fields() -> dict[str, FieldInfo]:
+    """The options of all strategies."""
+    return {**SearchConfig.model_fields, **_particular()}
 
 
 def _particular() -> dict[str, FieldInfo]:

@@ -15,7 +15,7 @@ from fastnas.genotype import AutoDeepLabGenotype, Genotype, GenotypeError
 from fastnas.report.repeat import MODELS, repeat_command
 from fastnas.search.alphas import found_genotype
 from fastnas.search.config import CONFIG, read_config
-from fastnas.search.performance import read_performance
+from fastnas.search.performance import read_performance, seconds
 from fastnas.search.run import EVALUATION, PERFORMANCE, RESULT, Record, Row, read_record
 
 MOST = 8  # runs whose colours can be told apart
@@ -71,8 +71,7 @@ class Entry:
     @property
     def seconds(self) -> float | None:
         """That all epochs took."""
-        epochs = self._epochs
-        return sum(line["seconds"] for line in epochs) if epochs else None
+        return seconds(self.performance)
 
     @property
     def speed(self) -> float | None:

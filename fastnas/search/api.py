@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from rich.console import Console
@@ -20,12 +20,13 @@ from fastnas.search import driver, segmentation_driver
 from fastnas.search.alphas import kept_row
 from fastnas.search.config import RetrainConfig, make_config
 from fastnas.search.loop import Callback
-from fastnas.search.options import Options, genotype_file, load_genotype, search_config, trellis_search_config
+from fastnas.search.options import Method, Options, genotype_file, load_genotype, search_config, trellis_search_config
+from fastnas.search.repeat import RepeatResult
+from fastnas.search.repeat import repeat as run_repeatedly
 from fastnas.search.run import Row, numbers, read_history
 from fastnas.search.segmentation_config import TrellisRetrainConfig
 
 Data = str | Path | tuple[Dataset[Any], Dataset[Any]]
-Method = Literal["darts", "auto-deeplab"]
 AnyGenotype = Genotype | AutoDeepLabGenotype
 
 
@@ -95,10 +96,8 @@ def search(
         UserError: something is wrong with the options, the images or a file; the message says what.
         InterruptError: Ctrl-C; what was saved last is complete.
     """
-    if method not in get_args(Method):
-        raise UserError(f"method is {method!r}; expected one of {', '.join(get_args(Method))}")
     folder, console = Path(out), Console(quiet=not progress)
-    name, images = _named(data, method)
+    name, images = _named(data, _method(method))
     given = _options("search", method, name, config, preset, options)
     genotype: AnyGenotype
     if method == "darts":
@@ -156,6 +155,49 @@ def retrain(
         trellis = make_config(TrellisRetrainConfig, given.values, given.origins)
         metrics = segmentation_driver.retrain(genotype, trellis, folder, resume, console, callbacks)
     return RetrainResult(folder, genotype, metrics, read_history(folder)[1])
+
+
+def repeat(
+    *,
+    out: str | Path,
+    search: Mapping[str, Any] | None = None,
+    retrain: Mapping[str, Any] | None = None,
+    seeds: int | Sequence[int] | None = None,
+    method: Method = "darts",
+    resume: bool = False,
+    progress: bool = True,
+) -> RepeatResult:
+    """Searches an architecture and trains the found network, once with each of several seeds.
+
+    Args:
+        out: the folder of all runs, made if missing.
+        search, retrain: what `search` and `retrain` take by name: data, preset, config and options, but no seed.
+        seeds: how many, counted from 0, or which; None for 3, or those that `out` was begun with.
+        method, progress: as for `search`.
+        resume: goes on with what is in `out`; options may be left out, and seeds be added.
+
+    Raises:
+        UserError, InterruptError: as for `search`.
+    """
+    searching, training = _part("search", _method(method), search or {}), _part("retrain", method, retrain or {})
+    return run_repeatedly(searching, training, seeds, Path(out), method, resume, Console(quiet=not progress))
+
+
+def _part(command: str, method: Method, given: Mapping[str, Any]) -> Options:
+    """The options of the search, or of the training, that is repeated."""
+    values = dict(given)
+    if "seed" in values:
+        raise UserError(f"fastnas.repeat: {command} has a seed; expected seeds beside it")
+    data, config, preset = (values.pop(name, None) for name in ("data", "config", "preset"))
+    if isinstance(data, tuple):
+        raise UserError(f"fastnas.repeat: data of {command} is a pair of datasets; expected a folder or a name")
+    return _options(command, method, None if data is None else str(data), config, preset, values)
+
+
+def _method(method: Method) -> Method:
+    if method not in get_args(Method):
+        raise UserError(f"method is {method!r}; expected one of {', '.join(get_args(Method))}")
+    return method
 
 
 def _command(command: str, method: Method) -> str:

@@ -9,7 +9,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from fastnas.errors import WriteError
+from fastnas.errors import UserError, WriteError
 from fastnas.search.launch import launched
 
 
@@ -55,6 +55,20 @@ def append(path: Path, content: bytes) -> None:
             file.write(content)
     except OSError as error:
         raise _refusal(path.parent, error) from error
+
+
+def make_run_folder(folder: Path) -> None:
+    """Makes the folder that --out names, and those around it, where they are missing.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    if not launched().first:
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"folder {folder} cannot be made: {error.strerror}") from error
 
 
 def make_folder(folder: Path) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from fastnas.errors import UserError
 from fastnas.genotype import GenotypeError, load
@@ -14,6 +15,7 @@ from fastnas.search.config_file import read_config_file, read_preset
 from fastnas.search.segmentation_config import TrellisSearchConfig
 from fastnas.search.strategies import STRATEGIES, find_strategy
 
+Method = Literal["darts", "auto-deeplab"]
 STRATEGY = str(StrategyConfig.model_fields["strategy"].default)
 # of a training, from its search, where they are left out
 _INHERITED = {"retrain": ("data", "image_size"), "retrain auto-deeplab": ("data", "scale")}
@@ -67,7 +69,12 @@ class Options:
         if "data" in self.values or not config.exists():
             return self
         searched = read_config(config, command.replace("retrain", "search"))
-        return self.after({name: searched.get(name) for name in _INHERITED[command]}, config)
+        return self.after(inheritance(command, searched), config)
+
+
+def inheritance(command: str, searched: Mapping[str, Any]) -> dict[str, Any]:
+    """What the training `command` takes of the options of its search."""
+    return {name: searched.get(name) for name in _INHERITED[command]}
 
 
 def search_config(options: Options, out: Path, resume: bool) -> StrategyConfig:
@@ -77,11 +84,7 @@ def search_config(options: Options, out: Path, resume: bool) -> StrategyConfig:
         UserError: an option is missing, out of its range or not one of the strategy's, or there is no run to resume.
     """
     if resume:
-        stored = read_config(out / CONFIG, "search")
-        before = str(stored.get("strategy", STRATEGY))
-        if options.values.get("strategy", before) != before:
-            raise UserError(f"--strategy is {options.values['strategy']}, but {out} was started with {before}")
-        options = options.after(stored, out / CONFIG)
+        options = begun(options, read_config(out / CONFIG, "search"), out)
     name = str(options.values.get("strategy", STRATEGY))
     kind = find_strategy(name).options
     known = {field for strategy in STRATEGIES.values() for field in strategy.options.model_fields}
@@ -89,6 +92,18 @@ def search_config(options: Options, out: Path, resume: bool) -> StrategyConfig:
         if field in known and field not in kind.model_fields:
             raise UserError(f"{spelled(field, options.origins)} is no option of --strategy {name}")
     return make_config(kind, options.values, options.origins)
+
+
+def begun(options: Options, stored: dict[str, Any], out: Path) -> Options:
+    """These, then those that the search in `out` was started with.
+
+    Raises:
+        UserError: that was another strategy, whose options these are not.
+    """
+    before = str(stored.get("strategy", STRATEGY))
+    if options.values.get("strategy", before) != before:
+        raise UserError(f"--strategy is {options.values['strategy']}, but {out} was started with {before}")
+    return options.after(stored, out / CONFIG)
 
 
 def trellis_search_config(options: Options, out: Path, resume: bool) -> TrellisSearchConfig:

@@ -6,7 +6,7 @@ import json
 import platform
 import resource
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +100,12 @@ def read_performance(folder: Path) -> list[dict[str, Any]]:
     if not all(isinstance(line, dict) and type(line.get("epoch", 0)) is int for line in lines):
         raise UserError(f"{path} is damaged: expected objects with an epoch; remove it, the run does without")
     return lines
+
+
+def seconds(lines: Iterable[Mapping[str, Any]]) -> float | None:
+    """What all epochs took, of the lines of a run; None where there are none."""
+    epochs = [line["seconds"] for line in lines if "epoch" in line]
+    return sum(epochs) if epochs else None
 
 
 def _peak() -> int:

@@ -18,7 +18,7 @@ from fastnas.errors import UserError
 from fastnas.search import processes
 from fastnas.search.checkpoint import CHECKPOINT, PREVIOUS, read_latest, write_checkpoint
 from fastnas.search.config import CONFIG, Config, RunConfig, config_text, make_config, option, read_config
-from fastnas.search.files import write_atomically
+from fastnas.search.files import make_run_folder, write_atomically
 from fastnas.search.launch import launched
 from fastnas.search.lock import locked
 
@@ -84,7 +84,7 @@ class Run:
             stored = read_config(self.folder / CONFIG, self.command)
             given = {name: value for name, value in config.model_dump(mode="json").items() if value is not None}
             config = make_config(type(config), stored | given)
-            _compare(config.model_dump(mode="json"), stored, self.folder)
+            compare(config.model_dump(mode="json"), stored, self.folder)
         else:
             self._check_empty()
         return config
@@ -132,12 +132,7 @@ class Run:
                     )
 
     def _make_folder(self) -> None:
-        if not launched().first:
-            return
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"folder {self.folder} cannot be made: {error.strerror}") from error
+        make_run_folder(self.folder)
         self._stack.enter_context(locked(self.folder))
         self._check_empty()  # another process may have been faster
 
@@ -196,7 +191,7 @@ class Run:
         count, now = state.get("processes", 1), launched().count
         if count != now:
             raise UserError(f"{path} is from a run with another number of processes: {count}, now {now}")
-        _compare(self._identity["config"], config, path)
+        compare(self._identity["config"], config, path)
         for name, now in self._identity["facts"].items():
             before = facts.get(name)
             if before != now:
@@ -246,7 +241,12 @@ def read_history(folder: Path) -> tuple[str, list[Row]]:
     return record.command, record.history
 
 
-def _compare(given: dict[str, Any], stored: dict[str, Any], where: Path) -> None:
+def compare(given: dict[str, Any], stored: dict[str, Any], where: Path) -> None:
+    """Looks whether options are those that what is in `where` was started with, but for those free to change.
+
+    Raises:
+        UserError: one is not.
+    """
     for name in sorted((given.keys() | stored.keys()) - _FREE_TO_CHANGE):
         if given.get(name) != stored.get(name):
             raise UserError(f"{option(name)} is {given.get(name)}, but {where} was started with {stored.get(name)}")
