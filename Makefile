@@ -1,5 +1,6 @@
 # make demo        an architecture search on real images, from nothing to pictures
 # make test        every test
+# make coverage    which lines of the Python package the tests run: fails under 95 %
 # make test-cpp    the engine alone, without Python and torch, on every vector width that this processor has
 # make test-gpu-emulated  the CUDA kernels on the CPU: the operator's table of tests, and both sanitizers
 # make gpu-gates   every GPU kernel compiled for every chip: registers, spills and shared memory no worse than in docs/
@@ -18,7 +19,7 @@ CPP := $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*/*/*.h csrc/*/*/*.cpp
 DEMO := runs/demo
 
 .PHONY: demo test test-cpp test-gpu test-gpu-emulated sanitize-gpu cuda-standalone check check-full format bench bench-gpu docs clean
-.PHONY: gpu-gates gpu-gates-triton gpu-gates-cuda
+.PHONY: coverage gpu-gates gpu-gates-triton gpu-gates-cuda
 
 $(VENV)/requirements: requirements/dev.txt
 	$(PYTHON) -m venv $(VENV)
@@ -41,6 +42,13 @@ demo: $(STAMP)
 # Two files of tests side by side, whose threads give way to each other.
 test: $(STAMP)
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+# Without the tests of GPU kernels, which take longest and run little else of the package.
+coverage: $(STAMP)
+	rm -rf build/coverage
+	$(BIN)/python -m coverage run -m pytest --ignore-glob 'tests/test_triton*' --ignore tests/test_cuda_emulated.py
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report
 
 test-cpp:
 	$(MAKE) --no-print-directory -C csrc/tests test
@@ -66,7 +74,7 @@ check: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $(CPP)
 
-check-full: check test test-cpp gpu-gates
+check-full: check test coverage test-cpp gpu-gates
 	$(BIN)/python -m pytest --thorough -m thorough --timeout 3600
 	.ci/sanitize
 	.ci/old-cpu

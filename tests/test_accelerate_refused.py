@@ -29,6 +29,17 @@ LEFT = {
     "ceiling": (lambda: nn.Sequential(nn.MaxPool2d(3, 1, 1, ceil_mode=True), nn.BatchNorm2d(C)), "ceil_mode True"),
     "pool without norm": (lambda: nn.MaxPool2d(3, 1, 1), "max_pool2d"),
     "own forward": (lambda: _own_forward(), "batch norm"),  # noqa: PLW0108
+    "dense": (lambda: chain(groups=1), "neither depthwise nor 1×1"),
+    "padding by name": (lambda: chain(padding="same"), "has padding 'same', expected numbers"),
+    "γ without β": (lambda: _half_affine(), "one of weight and bias only"),  # noqa: PLW0108
+    "pool of a rectified input": (
+        lambda: nn.Sequential(nn.ReLU(), nn.MaxPool2d(3, 1, 1), nn.BatchNorm2d(C)),
+        "a pool reads something else than the edge's input",
+    ),
+    "two convolutions without a norm between": (
+        lambda: nn.Sequential(nn.ReLU(), *chain()[1:3], *chain()),
+        "there is no batch norm between two stages",
+    ),
     "dropout": (lambda: nn.Sequential(nn.Dropout(0.3)), "batch norm"),
 }
 
@@ -43,6 +54,40 @@ def _old_spectral() -> nn.Module:
     module = chain()
     nn.utils.spectral_norm(module[2])
     return module
+
+
+def _half_affine() -> nn.Module:
+    module = chain()
+    module[3].bias = None
+    return module
+
+
+class Reduce(nn.Module):
+    """Nearly a factorised reduce: ReLU, convolutions of two slices of the input, concatenated, batch norm."""
+
+    def __init__(
+        self, shift: int = 1, widths: tuple[int, ...] = (C // 2, C // 2), kernel: int = 1, turned: bool = False
+    ) -> None:
+        super().__init__()
+        how = {"stride": 2, "padding": kernel // 2, "bias": False}
+        self.convs = nn.ModuleList(nn.Conv2d(C, width, kernel, **how) for width in widths)
+        self.norm = nn.BatchNorm2d(C)
+        self.shift, self.turned = shift, turned
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(x)
+        other = x[:, :, self.shift :, self.shift :]
+        other = other.flip(3) if self.turned else other
+        out: Tensor = self.norm(torch.cat([self.convs[0](x), *(conv(other) for conv in self.convs[1:])], 1))
+        return out
+
+
+LEFT_OF_STRIDE_2 = {
+    "turned": (lambda: Reduce(turned=True), "its factorised reduce reads aten.flip"),
+    "three parts": (lambda: Reduce(widths=(C // 2, C // 4, C // 4)), "it concatenates 3 tensors along axis 1"),
+    "unequal halves": (lambda: Reduce(widths=(C // 4, C - C // 4)), "the halves of its factorised reduce differ"),
+    "3×3": (lambda: Reduce(kernel=3), "not a 1×1 one of stride 2"),
+}
 
 
 def _own_forward() -> nn.Module:
@@ -61,6 +106,15 @@ def test_look_alikes_stay_and_say_why(make: Callable[[], nn.Module], reason: str
     with pytest.raises(AccelerateError, match=r"_ops\.4"):
         fastnas.accelerate(ours, strict=True)
     assert not any("_fastnas" in vars(m) for m in ours.modules())
+
+
+@pytest.mark.parametrize(("make", "reason"), LEFT_OF_STRIDE_2.values(), ids=LEFT_OF_STRIDE_2.keys())
+def test_look_alikes_of_stride_2_stay_and_say_why(make: Callable[[], nn.Module], reason: str) -> None:
+    theirs, ours = pair(Spoilt(make(), 2))
+    report = fastnas.accelerate(ours)
+    assert any(reason in (e.reason or "") for e in report.left), str(report)
+    assert [e.candidates for e in report.fused] == [7]
+    assert_same(ours, theirs, (x(), weights()))
 
 
 def test_an_in_place_relu_on_the_edges_input_is_left() -> None:

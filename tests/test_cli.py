@@ -63,6 +63,61 @@ def test_help_imports_no_torch() -> None:
     ]
 
 
+FACTORIES = """
+import torch
+from torch import nn
+from stock import MixedOp
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.edge = MixedOp(4, 1)
+        self.alpha = nn.Parameter(torch.zeros(8))
+
+    def forward(self, x):
+        return self.edge(x, self.alpha.softmax(0))
+
+def number(): return 1
+def of_width(width): return Net()
+constant = 1
+"""
+
+
+@pytest.fixture
+def factories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module of the user's, in the folder where the command runs; none else has its name."""
+    monkeypatch.chdir(tmp_path)
+    name = f"factories_{tmp_path.name.replace('-', '_')}"
+    (tmp_path / f"{name}.py").write_text(FACTORIES)
+    return name
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_accelerate_reports_on_a_model_of_the_users(factories: str) -> None:
+    result = call("accelerate", f"{factories}:Net", "--input", "2x4x8x8", "--strict")
+    assert result.exit_code == 0, result.output
+    assert "1 modules fused, with 8 candidates; 0 left" in result.output
+
+
+@pytest.mark.parametrize(
+    ("factory", "size", "message"),
+    [
+        ("{}:Net", "2x4x0x8", "--input: expected sizes joined by x, such as 16x3x32x32, got '2x4x0x8'"),
+        ("{}", "2x4x8x8", "expected PACKAGE.MODULE:FACTORY, got '{}'"),
+        ("{}:Other", "2x4x8x8", "{}:Other cannot be imported: module '{}' has no attribute 'Other'"),
+        ("no_such_module:Net", "2x4x8x8", "no_such_module:Net cannot be imported: No module named 'no_such_module'"),
+        ("{}:constant", "2x4x8x8", "{}:constant must be a function or class that makes the model, got a int"),
+        ("{}:of_width", "2x4x8x8", "{}:of_width cannot be called without arguments"),
+        ("{}:number", "2x4x8x8", "{}:number must make an nn.Module, it made a int"),
+        ("torch.nn:Identity", "2x4x8x8", "it is a single candidate operation by itself"),
+    ],
+)
+def test_accelerate_refuses_in_a_sentence(factories: str, factory: str, size: str, message: str) -> None:
+    result = call("accelerate", factory.replace("{}", factories), "--input", size, "--strict")
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1), result.output
+    assert message.replace("{}", factories) in result.stderr
+
+
 def test_help_of_no_command_imports_torch() -> None:
     code = """
 import sys
