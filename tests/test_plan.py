@@ -74,7 +74,9 @@ def test_operators_are_described_as_pytorch_does(monkeypatch: pytest.MonkeyPatch
         return t.shape, t.stride(), t.dtype, t.device
 
     monkeypatch.setattr("fastnas.plan.ledger.described", both)
-    plan_step(Described("auto-deeplab", **TRELLIS), Size(2, 33, 31), CpuEngine(1), "fast")
+    for kind, height, width in (("darts", 16, 12), ("auto-deeplab", 33, 31)):
+        for engine, mode in ((CpuEngine(1), "fast"), (StockEngine(), STOCK)):
+            plan_step(Described(kind, **SIZES[kind]), Size(2, height, width), engine, mode)
     assert seen == set(_RULES)
 
 
