@@ -126,6 +126,12 @@ def resize_to(size: Size, target: Size) -> Case:
     return Case("resize-to", Spec((6, 4, 4), 2, edges, (2,), (Norm(batch=False),)), (size, target))
 
 
+def _resized_twice() -> Spec:
+    """A state that two edges resample: both add to its gradient."""
+    edges = (Edge(0, 2, 1, ("resize_conv_bn",), like=1), Edge(0, 3, 2, ("resize_conv_bn",)))
+    return Spec((6, 5, 4, 7), 2, edges, (2, 3), (Norm(),) * 2)
+
+
 def _given_sum() -> Spec:
     """An edge whose target starts from a given state, which nothing else reads."""
     edges = (Edge(0, 2, 1, ("max_pool_3x3", "sep_conv_3x3", "skip_connect")), Edge(1, 2, 1, ("identity",)))
@@ -211,6 +217,7 @@ CASES: list[Case] = [
             ("same", 4, 6, 4, 6),
         )
     ),
+    Case("resized-twice", _resized_twice(), ((5, 4), (3, 2))),
     Case("given-sum", _given_sum(), ((4, 5), (4, 5))),
     Case("shared-edges", _shared_edges(), ((5, 6), (5, 6))),
     Case("trellis", trellis_spec(6, (8, 6, 10, 12)), ((7, 6), (13, 12), (7, 6), (4, 3))),

@@ -211,11 +211,58 @@ def test_special_values_of_a_resampling(value: float, size: tuple[int, int], bac
 
 
 @modes
+def test_a_weight_that_would_be_negative_is_zero(backend: str, memory: str) -> None:
+    """Row 11 of the result lies at 14.999999999999998: at row 15, and row 16's infinity times zero is NaN."""
+    p = problem(Case("special", resize_spec("up", Norm(batch=False)), ((31, 2), (23, 3))))
+    p.inputs[0][1, 3, 16, 1] = float("inf")
+    for name, a, b in zip(names(p), run(fused(backend, memory), p), run(reference.cell, p), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9, equal_nan=True, msg=name)
+
+
+@modes
 def test_ties_of_the_maximum_go_to_the_first(backend: str, memory: str) -> None:
     p = problem(edge("ties", candidates=("max_pool_3x3",), size=(9, 9)))
     p = replace(p, inputs=[x.round().clamp(-1, 1) for x in p.inputs])
     for a, b in zip(run(fused(backend, memory), p), run(reference.cell, p), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@modes
+def test_the_maximum_of_nothing_but_minus_infinity_is_the_first(stride: int, backend: str, memory: str) -> None:
+    """Of the window's pixels within the image."""
+    p = problem(edge("nothing", candidates=("max_pool_3x3",), stride=stride, norm=Norm(batch=False)))
+    p = replace(p, inputs=[torch.full_like(x, -torch.inf) for x in p.inputs])
+    for name, a, b in zip(names(p), run(fused(backend, memory), p), run(reference.cell, p), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11, equal_nan=True, msg=name)
+
+
+def batch_statistics(change: Callable[[Tensor], Tensor], backend: str, memory: str) -> tuple[Tensor, Tensor]:
+    """Ours in float32, and the reference's in float64, of changed inputs' maxima, which are not rounded."""
+    p = problem(edge("maxima", channels=32, candidates=("max_pool_3x3",), size=(19, 17), batch=3))
+    p = replace(p, inputs=[change(x).float().double() for x in p.inputs])
+    return run(fused(backend, memory), p.to(torch.float32))[1].double(), run(reference.cell, p)[1]
+
+
+@pytest.mark.parametrize("mean", [1e3, -1e6])
+@modes
+def test_batch_statistics_are_exact_whatever_the_mean(mean: float, backend: str, memory: str) -> None:
+    ours, exact = batch_statistics(lambda x: x + mean, backend, memory)
+    torch.testing.assert_close(ours, exact, rtol=2**-22, atol=0)
+
+
+@modes
+def test_a_constant_channel_has_no_variance(backend: str, memory: str) -> None:
+    ours, exact = batch_statistics(lambda x: (1e6 * x[:1, :, :1, :1]).expand_as(x), backend, memory)
+    torch.testing.assert_close(ours, exact, rtol=2**-22, atol=1e-9)
+
+
+@modes
+def test_statistics_of_an_infinite_value(backend: str, memory: str) -> None:
+    """The mean is infinite, and the variance is not a number."""
+    ours, exact = batch_statistics(lambda x: x.index_fill(2, torch.tensor(4), torch.inf), backend, memory)
+    assert exact[0].isinf().all()
+    torch.testing.assert_close(ours, exact, equal_nan=True)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

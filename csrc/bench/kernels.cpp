@@ -113,7 +113,7 @@ void KernelCases::add_norms() {
     add("norm_grad", 5 * pixels, 3 * pixels, each_block([=](int b) {
             k_.norm_grad(block(g, b), block(x, b), channel_, channel_, channel_, channel_, in_.pixels(), block(to, b));
         }));
-    add("moments", 4 * pixels, pixels, each_block([=](int b) { k_.moments(block(x, b), in_.pixels(), sums_); }));
+    add("moments", 5 * pixels, pixels, each_block([=](int b) { k_.moments(block(x, b), in_.pixels(), sums_); }));
     add("accumulate", (3 * kTerms + 1) * pixels, (kTerms + 2) * pixels, each_block([=](int b) {
             Term<float> terms[kTerms];
             for (int t = 0; t < kTerms; ++t) terms[t] = {block(images_[1 + t], b), channel_, channel_, channel_};

@@ -96,10 +96,8 @@ void batch_statistics(const Partial<T>& partial, double count, Pixels pixels, in
         }
     }
     for (int c = 0; c < channels; ++c) {
-        const double squares = partial.second(c);
         mean[c] = T(partial.first(c));
-        // Rounding may leave a constant channel slightly below zero; NaN stays NaN.
-        variance[c] = T(squares < 0 ? 0 : squares / count);
+        variance[c] = T(partial.second(c) / count);
     }
 }
 

@@ -33,20 +33,30 @@ FASTNAS_INLINE void sum_over(ptrdiff_t pixels, double* sums, Value value) {
     }
 }
 
-// Two passes, since Σx² - (Σx)²/n loses what the mean exceeds the deviation by.
+// Two passes, since Σx² - (Σx)²/n loses what the mean exceeds the deviation by. The second also says by how much the
+// first one's mean is wrong, rounded as it and its sums are.
 template <class T, int L>
 void moments(const T* x, ptrdiff_t pixels, double* moments) {
-    double *mean = moments, *squares = moments + L;
+    double *mean = moments, *squares = moments + L, off[L] = {};
     for (int l = 0; l < 2 * L; ++l) moments[l] = 0;
     sum_over<T, L>(pixels, mean, [=](ptrdiff_t p) { return load<T, L>(x + p * L); });
     Vec<T, L> centre;
     for (int l = 0; l < L; ++l) mean[l] /= double(pixels), centre[l] = T(mean[l]);
-    sum_over<T, L>(pixels, squares, [=](ptrdiff_t p) {
-        const Vec<T, L> d = load<T, L>(x + p * L) - centre;
-        return d * d;
-    });
-    // The centre is the mean rounded to T.
-    for (int l = 0; l < L; ++l) squares[l] -= double(pixels) * (mean[l] - centre[l]) * (mean[l] - centre[l]);
+    for (ptrdiff_t p = 0; p < pixels;) {
+        Sum<T, L> sum, square;
+        for (const ptrdiff_t end = p + kFlush < pixels ? p + kFlush : pixels; p < end; ++p) {
+            const Vec<T, L> d = load<T, L>(x + p * L) - centre;
+            sum.fast += d;
+            square.fast += d * d;
+        }
+        sum.flush(off);
+        square.flush(squares);
+    }
+    for (int l = 0; l < L; ++l) {
+        const double change = off[l] / double(pixels);
+        squares[l] -= off[l] * change;
+        if (change == change) mean[l] = centre[l] + change;  // an infinite mean stays infinite
+    }
 }
 
 template <class T, int L>
