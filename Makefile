@@ -1,6 +1,7 @@
 # make demo        an architecture search on real images, from nothing to pictures
 # make test        every test
 # make coverage    which lines of the Python package the tests run: fails under 95 %
+# make mutation    mistakes made in the operator's formulas: fails where no test notices and nobody has said why
 # make test-cpp    the engine alone, without Python and torch, on every vector width that this processor has
 # make test-gpu-emulated  the CUDA kernels on the CPU: the operator's table of tests, and both sanitizers
 # make gpu-gates   every GPU kernel compiled for every chip: registers, spills and shared memory no worse than in docs/
@@ -19,7 +20,7 @@ CPP := $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*/*/*.h csrc/*/*/*.cpp
 DEMO := runs/demo
 
 .PHONY: demo test test-cpp test-gpu test-gpu-emulated sanitize-gpu cuda-standalone check check-full format bench bench-gpu docs clean
-.PHONY: coverage gpu-gates gpu-gates-triton gpu-gates-cuda
+.PHONY: coverage mutation gpu-gates gpu-gates-triton gpu-gates-cuda
 
 $(VENV)/requirements: requirements/dev.txt
 	$(PYTHON) -m venv $(VENV)
@@ -50,6 +51,9 @@ coverage: $(STAMP)
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
 
+mutation: $(STAMP)
+	$(BIN)/python -m tools.mutation
+
 test-cpp:
 	$(MAKE) --no-print-directory -C csrc/tests test
 
@@ -74,7 +78,7 @@ check: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $(CPP)
 
-check-full: check test coverage test-cpp gpu-gates
+check-full: check test coverage mutation test-cpp gpu-gates
 	$(BIN)/python -m pytest --thorough -m thorough --timeout 3600
 	.ci/sanitize
 	.ci/old-cpu

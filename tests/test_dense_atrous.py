@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastnas.measure import saved_for_backward
@@ -23,6 +24,16 @@ def candidates(edges: int = 2) -> nn.ModuleList:
     """Those of every edge, in float64."""
     torch.manual_seed(0)
     return nn.ModuleList(nn.ModuleList(atrous_candidate(C, k) for k in KERNELS) for _ in range(edges)).double()
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_candidate_is_a_convolution_of_rate_two_and_keeps_the_size(kernel: int) -> None:
+    candidate, x = atrous_candidate(C, kernel).double(), torch.randn(2, C, 7, 6).double()
+    (weight,) = candidate.parameters()
+    apart = torch.zeros(C, C, 2 * kernel - 1, 2 * kernel - 1).double()
+    apart[:, :, ::2, ::2] = weight.detach()
+    expected = F.batch_norm(F.conv2d(x.relu(), apart, padding=kernel - 1), None, None, training=True)
+    torch.testing.assert_close(candidate(x), expected, rtol=1e-9, atol=1e-9)
 
 
 def eager(edges: nn.ModuleList) -> Callable[[Tensor, Tensor | None, Tensor], Tensor]:
@@ -61,9 +72,11 @@ def test_it_is_what_the_modules_compute(memory: str, training: bool, batch: int,
         torch.testing.assert_close(ours.state_dict()[name], b, rtol=1e-9, atol=1e-12)
 
 
-def test_running_statistics_move_as_often_as_asked() -> None:
-    ours, theirs = candidates(), candidates()
-    DenseAtrous(list(ours), "lean", repeats=3)(x := torch.randn(2, C, 5, 5).double(), None, torch.rand(2, 2).double())
+@pytest.mark.parametrize("edges", [1, 2])
+def test_running_statistics_move_as_often_as_asked(edges: int) -> None:
+    ours, theirs = candidates(edges), candidates(edges)
+    x, alpha = torch.randn(2, C, 5, 5).double(), torch.rand(edges, 2).double()
+    DenseAtrous(list(ours), "lean", repeats=3)(x, None, alpha)
     for _ in range(3):
         for op in (op for ops in theirs for op in ops):
             op(x)

@@ -67,14 +67,14 @@ class DenseAtrous:
             term = self._run(_term, x, gamma, *statistics, batch, eps, *(conv.weight for conv in convs))
             sums = term if sums is None else sums + term
             if batch and norms[0].track_running_stats:
-                self._update(norms, statistics, x.shape[0] * x.shape[2] * x.shape[3])
+                self._update(norms, statistics)
         return cast("Tensor", sums)
 
-    def _update(self, norms: list[nn.BatchNorm2d], statistics: Sequence[Tensor], count: int) -> None:
+    def _update(self, norms: list[nn.BatchNorm2d], statistics: Sequence[Tensor]) -> None:
         mean, variance = statistics
-        rows = torch.stack([mean, variance * ((count - 1) / count)])  # `blend` takes the biased one
+        rows = torch.stack([mean, variance / 2])  # `blend` doubles it: of two values it is the biased one
         for _ in range(self._repeats):
-            blend(norms, rows, [count] * len(norms))
+            blend(norms, rows, [2] * len(norms))
 
 
 def _once(function: Callable[..., Tensor], *arguments: Any) -> Tensor:
