@@ -88,10 +88,11 @@ def _add_method(
         chosen = None if seeds is None else _seeds(seeds)
 
         from fastnas.search.repeat import repeat as run_repeatedly
+        from fastnas.search.run import RESULT
 
         found = run_repeatedly(search, retrain, chosen, out, method, resume)
         _print(found)
-        results([("Result", out / "result.json")])
+        results([("Result", out / RESULT)])
 
 
 def _seeds(text: str) -> int | list[int]:

@@ -90,9 +90,11 @@ def auto_deeplab(ctx: click.Context, /, source: Path | None, out: Path, resume: 
 
 
 def _results(out: Path) -> None:
+    from fastnas.search.run import RESULT
+
     results(
         [
-            ("Result", out / "result.json"),
+            ("Result", out / RESULT),
             ("Best weights", out / "best.pt"),
             ("Last weights", out / "last.pt"),
         ]
