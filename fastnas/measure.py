@@ -55,26 +55,55 @@ def saved_for_backward(forward: Callable[[], Any], leave_out: Iterable[Tensor] =
     Raises:
         OSError: the system does not report resident memory.
     """
-    left_out = list(leave_out)
-    held: weakref.WeakSet[_Held] = weakref.WeakSet()
-
-    def pack(t: Tensor) -> _Held:
-        keeper = _Held(t.detach())  # an output that a node saves has that node as its grad_fn: a cycle
-        held.add(keeper)
-        return keeper
-
     _settle()
     before = resident()
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda keeper: keeper.tensor):
+    with Saving() as saving:
         result = forward()
     _settle()
     rise = resident() - before
-    # Autograd alone keeps the keepers alive, so those of branches that were dropped meanwhile are gone.
-    sizes = {_address(keeper.tensor): keeper.tensor.untyped_storage().nbytes() for keeper in held}
-    for t in left_out:
-        sizes.pop(_address(t), None)
+    storages = saving.storages(leave_out)
     del result
-    return Saved(sum(sizes.values()), rise)
+    return Saved(storages, rise)
+
+
+class Saving:
+    """While it is entered, keeps account of what autograd saves for backward.
+
+    Attributes:
+        count: how many tensors have been saved so far.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._held: weakref.WeakValueDictionary[int, _Held] = weakref.WeakValueDictionary()
+        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda keeper: keeper.tensor)
+
+    def __enter__(self) -> Saving:
+        self._hooks.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._hooks.__exit__()
+
+    def storages(self, leave_out: Iterable[Tensor] = (), since: int = 0) -> int:
+        """Bytes of the distinct storages that autograd holds now, each at its full size, without those left out.
+
+        Args:
+            leave_out: tensors that exist anyway; views of them are left out as well.
+            since: leave out the first so many tensors that were saved.
+        """
+        # Autograd alone keeps the keepers alive, so those of branches that were dropped meanwhile are gone.
+        held = [keeper.tensor for n in range(since, self.count) if (keeper := self._held.get(n)) is not None]
+        sizes = {_address(t): t.untyped_storage().nbytes() for t in held}
+        for t in leave_out:
+            sizes.pop(_address(t), None)
+        return sum(sizes.values())
+
+    def _pack(self, t: Tensor) -> _Held:
+        keeper = _Held(t.detach())  # an output that a node saves has that node as its grad_fn: a cycle
+        self._held[self.count] = keeper
+        self.count += 1
+        return keeper
 
 
 def peak(step: Callable[[], Any]) -> int:

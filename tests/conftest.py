@@ -96,7 +96,9 @@ def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
     """`fastnas.accelerate` measures neither time nor memory, which takes longer than all that it does."""
     from fastnas.swap.report import Cost
 
-    monkeypatch.setattr("fastnas.swap.apply.cost", lambda *_, **__: Cost(1.0))
+    nothing = Cost(1.0, 0)
+    monkeypatch.setattr("fastnas.swap.apply.cost", lambda *_, **__: nothing)
+    monkeypatch.setattr("fastnas.swap.apply.costs", lambda *_, **__: (nothing, {}))
 
 
 @pytest.fixture(scope="module")

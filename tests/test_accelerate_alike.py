@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import stock
@@ -93,7 +94,7 @@ def test_of_regions_that_are_alike_one_is_verified(monkeypatch: pytest.MonkeyPat
         assert_same(mine, own, (x(2 * C if own is theirs[2] else C), weights()))
 
 
-def test_of_regions_that_are_alike_one_is_measured_the_model_before_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_regions_that_are_alike_one_is_measured_before_within_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -104,11 +105,18 @@ def test_of_regions_that_are_alike_one_is_measured_the_model_before_them(monkeyp
             return out
 
     measured: list[nn.Module] = []
-    monkeypatch.setattr(apply, "cost", lambda module, *_, **__: measured.append(module) or Cost(1.0))
+    alone, within = Cost(1.0, 0), Cost(2.0, 0)
+
+    def cost(module: nn.Module, *_: Any, **__: Any) -> Cost:
+        measured.append(module)
+        return alone
+
+    monkeypatch.setattr(apply, "cost", cost)
+    monkeypatch.setattr(apply, "costs", lambda module, _, parts, **__: (cost(module), dict.fromkeys(parts, within)))
     model = Twice()
     report = fastnas.accelerate(model, example_inputs=(torch.randn(2, C, 8, 8), torch.rand(8)), strict=True)
-    assert measured == [model, model.first, model.first, model]
-    assert [e.after for e in report.fused] == [Cost(1.0)] * 2
+    assert measured == [model, model.first, model]
+    assert [(e.before, e.after) for e in report.fused] == [(within, alone)] * 2
 
 
 def test_what_differs_is_refused_wherever_it_is() -> None:

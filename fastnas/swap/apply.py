@@ -12,7 +12,7 @@ from fastnas.ops.backends import NAMES
 from fastnas.ops.functional import MEMORY_MODES
 from fastnas.swap import calls
 from fastnas.swap.alike import fingerprint, signature
-from fastnas.swap.cost import cost, quick_collections, slower
+from fastnas.swap.cost import cost, costs, quick_collections, slower
 from fastnas.swap.find import Found, find
 from fastnas.swap.lazy import as_written
 from fastnas.swap.modules import Home, restore_module, swap, why_not
@@ -59,7 +59,7 @@ def accelerate(
 
     Raises:
         AccelerateError: with `strict`, the first reason; the model is as it was.
-        UserError: the model does not run on `example_inputs`.
+        UserError: the model's forward or backward fails on `example_inputs`.
         ValueError: an unknown memory mode or backend.
     """
     if memory not in MEMORY_MODES:
@@ -138,6 +138,7 @@ class _Fusing:
         self._inside_candidates = {m for c in found.recipes for m in c.modules()}
         self._kinds = {region: fingerprint(region) for region in found.regions}
         self._verified: dict[Any, float | str] = {}
+        self._before: dict[nn.Module, Cost] = {}
         self._measured: dict[Any, tuple[Cost, Cost, str | None]] = {}
 
     def run(self) -> None:
@@ -196,13 +197,14 @@ class _Fusing:
             entry.candidates, entry.reason = 0, f"it would be slower: {times}"
 
     def _costs(self, region: nn.Module, arguments: calls.Arguments) -> tuple[Cost, Cost, str | None]:
-        """Of regions that are built and called alike, one is measured, the model before all."""
+        """Of regions that are built and called alike, one is measured; those before within steps of the model."""
         kind = self._kind(region, arguments)
         if kind not in self._measured:
             with as_written():
-                if self._report.before is None:  # what libraries make on first use is there for the regions
-                    self._report.before = cost(self._model, self._whole, with_peak=True)
-                before = self._report.before if region is self._model else cost(region, arguments)
+                if self._report.before is None:
+                    regions = self._found.regions
+                    self._report.before, self._before = costs(self._model, self._whole, regions, with_peak=True)
+                before = self._before.get(region) or cost(region, arguments)
             after = cost(region, arguments)
             suspected = after.seconds > before.seconds and not self._keeps_slower
             self._measured[kind] = before, after, slower(region, arguments) if suspected else None

@@ -3,36 +3,59 @@
 from __future__ import annotations
 
 import gc
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map
 
-from fastnas.measure import peak, saved_for_backward
+from fastnas.errors import UserError
+from fastnas.measure import Saving, peak
 from fastnas.ops import release_workspaces
 from fastnas.swap.calls import Arguments, untouched, writable
 from fastnas.swap.lazy import as_written
+from fastnas.swap.part import Part, now
 from fastnas.swap.report import Cost
 
-_ENOUGH = 0.3  # seconds after which nothing more is timed
+_ENOUGH = 0.15  # seconds after which nothing more is timed
 _RUNS = 7  # at most
 _SLOWER = 1.05  # times: less may be chance
 
 
 def cost(module: nn.Module, arguments: Arguments, with_peak: bool = False) -> Cost:
     """Time, saved and peak memory of a step; gradients, buffers and random generators stay as they were."""
-    step = _Step(module, arguments)
-    with untouched(module), torch.enable_grad():
-        highest = _or_none(lambda: _peak(step)) if with_peak else None
-        times: list[float] = []
-        saved = _or_none(lambda: _saved(step, times))
+    whole, _ = costs(module, arguments, (), with_peak)
+    return whole
+
+
+def costs(
+    module: nn.Module, arguments: Arguments, parts: Iterable[nn.Module], with_peak: bool = False
+) -> tuple[Cost, dict[nn.Module, Cost]]:
+    """Of a module's step, and of the parts of it for which its steps tell them, without a peak.
+
+    Raises:
+        UserError: the backward fails.
+    """
+    step, saving, times = _Step(module, arguments), Saving(), list[float]()
+    watched = [Part(part, saving) for part in parts]
+    saved = 0
+
+    def run() -> None:
+        nonlocal saved
+        saved = step.saved(saving)  # memory is there for the timed steps, as it is in a training loop
         while not times or (sum(times) < _ENOUGH and len(times) < _RUNS):
             times.append(_timed(step))
-    return Cost(min(times), saved, highest)
+
+    with untouched(module), torch.enable_grad(), ExitStack() as stack:
+        for part in watched:
+            stack.enter_context(part.watched())
+        highest = _peak(run, step.device) if with_peak else None
+        if not times:
+            run()
+    told = {part.module: found for part in watched if (found := part.cost(len(times))) is not None}
+    return Cost(min(times), saved, highest), told
 
 
 def slower(module: nn.Module, arguments: Arguments) -> str | None:
@@ -70,27 +93,40 @@ class _Step:
     """A forward and its backward.
 
     Attributes:
-        known: tensors that exist anyway.
+        device: where it runs.
     """
 
     def __init__(self, module: nn.Module, arguments: Arguments) -> None:
         self._module = module
         self._given = tree_map(_differentiable, (arguments.args, arguments.kwargs))
-        inputs = [leaf for leaf in tree_flatten(self._given)[0] if isinstance(leaf, Tensor) and leaf.requires_grad]
+        inputs = [leaf for leaf in _tensors(self._given) if leaf.requires_grad]
         self._leaves = [*inputs, *(p for p in module.parameters() if p.requires_grad)]
-        self.known = [*inputs, *module.parameters(), *module.buffers()]
+        self.device = self._leaves[0].device if self._leaves else torch.device("cpu")
 
-    def forward(self) -> Any:
+    def saved(self, saving: Saving) -> int:
+        """Bytes that its forward saves, by the account of `saving`."""
         args, kwargs = tree_map(writable, self._given)
-        return self._module(*args, **kwargs)
-
-    def backward(self, result: Any) -> None:
-        results = [t for t in tree_flatten(result)[0] if isinstance(t, Tensor) and t.requires_grad]
-        if results:
-            torch.autograd.grad(results, self._leaves, [torch.ones_like(t) for t in results], allow_unused=True)
+        with saving:
+            result = self._module(*args, **kwargs)
+        gc.collect()
+        known = [*_tensors((self._given, args, kwargs)), *self._module.parameters(), *self._module.buffers()]
+        saved = saving.storages(known)
+        del result
+        return saved
 
     def __call__(self) -> None:
-        self.backward(self.forward())
+        args, kwargs = tree_map(writable, self._given)
+        results = [t for t in _tensors(self._module(*args, **kwargs)) if t.requires_grad]
+        if not results:
+            return
+        try:
+            torch.autograd.grad(results, self._leaves, [torch.ones_like(t) for t in results], allow_unused=True)
+        except RuntimeError as error:  # as of a checkpoint with use_reentrant=True
+            raise UserError(f"the backward on example_inputs fails, so that no time is measured: {error}") from error
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_flatten(tree)[0] if isinstance(leaf, Tensor)]
 
 
 def _differentiable(leaf: Any) -> Any:
@@ -100,32 +136,23 @@ def _differentiable(leaf: Any) -> Any:
 
 
 def _timed(step: Callable[[], Any]) -> float:
-    start = time.perf_counter()
+    start = now()
     step()
-    return time.perf_counter() - start
+    return now() - start
 
 
-def _saved(step: _Step, times: list[float]) -> int:
-    """What a forward saves. Adds the seconds that it and its backward take, the measurement between them left out."""
-    results: list[Any] = []
-    forward: list[float] = []
+def _peak(run: Callable[[], None], device: torch.device) -> int | None:
+    """With what the operator's pool would keep from earlier calls; None, and nothing has run, if the system tells none.
 
-    def run() -> None:
-        forward.append(_timed(lambda: results.append(step.forward())))
-
-    saved = saved_for_backward(run, step.known).storages
-    times.append(forward[0] + _timed(lambda: step.backward(results.pop())))
-    return saved
-
-
-def _peak(step: Callable[[], None]) -> int:
-    """With what the operator's pool would keep from earlier calls."""
+    What a GPU's memory held is counted by PyTorch's allocator, without what it keeps for later.
+    """
     release_workspaces()
-    return peak(step)
-
-
-def _or_none(measure: Callable[[], int]) -> int | None:
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        run()
+        return torch.cuda.max_memory_allocated(device) - before
     try:
-        return measure()
-    except OSError:  # this system does not tell
+        return peak(run)
+    except OSError:
         return None

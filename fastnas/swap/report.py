@@ -12,12 +12,13 @@ class Cost:
 
     Attributes:
         seconds: the shortest of a few runs.
-        saved: bytes that the forward saves for its backward; None where the system cannot tell.
-        peak: bytes by which resident memory rises; None where the system cannot tell, or it was not asked for.
+        saved: bytes that the forward saves for its backward.
+        peak: bytes by which resident memory rises, on a GPU allocated memory; None where the system cannot tell, or it
+            was not asked for.
     """
 
     seconds: float
-    saved: int | None = None
+    saved: int
     peak: int | None = None
 
 
