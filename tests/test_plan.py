@@ -169,6 +169,17 @@ def test_bad_input_is_one_sentence(words: list[str], sentence: str) -> None:
     assert result.stderr.count("\n") == 1
 
 
+def test_no_plan_imports_pytorchs_compiler() -> None:
+    """It takes a second."""
+    code = (
+        "import sys, torch; from click.testing import CliRunner; from fastnas.cli import main; old = set(sys.modules); "
+        "words = ['plan', '--channels', '4', '--layers', '3', '--network']; "
+        "plan = lambda network: CliRunner().invoke(main, [*words, network]).exit_code; "
+        "assert plan('darts') == plan('auto-deeplab') == 0; sys.exit('sympy' in {*sys.modules} - old)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_help_imports_no_torch() -> None:
     code = (
         "import sys; from click.testing import CliRunner; from fastnas.cli import main; "
