@@ -13,7 +13,7 @@ from fastnas.nn.fused import FusedCell
 from fastnas.ops import Edge
 from fastnas.swap.lazy import Run
 from fastnas.swap.promise import Call, Value, settled
-from fastnas.swap.weights import Factors, alpha, key, places
+from fastnas.swap.weights import Alpha, Factors, places
 
 
 class _Candidate(NamedTuple):
@@ -37,12 +37,12 @@ class _Group(NamedTuple):
         calls = [
             None if c.call is None else id(c.call if c.call.recipe.leaves else c.call.recipe) for c in self.candidates
         ]
-        return self.source, self.stride, tuple(calls), tuple([key(c.factors) for c in self.candidates])
+        return self.source, self.stride, tuple(calls), tuple([c.factors for c in self.candidates])
 
     @property
     def shared(self) -> Any:
         """Alike for those whose parameters and entries of α are the same."""
-        own = [(c.name, None if c.call is None else id(c.call.recipe), key(c.factors)) for c in self.candidates]
+        own = [(c.name, None if c.call is None else id(c.call.recipe), c.factors) for c in self.candidates]
         return self.stride, tuple(own)
 
     @property
@@ -56,6 +56,29 @@ class _Group(NamedTuple):
         return any(c.call is not None and c.call.repeats > 1 for c in self.candidates)
 
 
+class Plan(NamedTuple):
+    """How an operator computes some values of a run, and of every run that did the same before.
+
+    Attributes:
+        inputs: numbers of the tensors that it reads.
+        states: numbers of all values in it.
+        calls: numbers of the candidates' calls in it.
+    """
+
+    cell: FusedCell
+    inputs: tuple[int, ...]
+    alpha: Alpha
+    states: tuple[int, ...]
+    calls: tuple[int, ...]
+
+    def compute(self, run: Run) -> Tensor:
+        """The concatenated results."""
+        run.states.update(self.states)
+        inputs = [run.read.tensors[number] for number in self.inputs]
+        out: Tensor = self.cell(inputs, self.alpha(run, inputs[0]))
+        return out
+
+
 class Builder:
     """Lists a cell's edges in the operator's order.
 
@@ -64,8 +87,8 @@ class Builder:
     before it shares these.
 
     Attributes:
-        possible: whether one operator can compute the values: weights that are used twice must be those of whole
-            edges, in the order in which the region's code called them.
+        plan: the operator; None if there cannot be one: weights that are used twice must be those of whole edges, in
+            the order in which the region's code called them.
     """
 
     def __init__(self, run: Run, states: Sequence[Value], values: Sequence[Value]) -> None:
@@ -84,14 +107,16 @@ class Builder:
         for state, members in zip(states, found, strict=True):
             self._add(state, members)
         self._outputs = [self._places[id(v)] for v in values]
-        self._cell = self._found()
-        self.possible = self._cell is not None
+        self.plan = self._planned(states)
 
-    def run(self) -> Tensor:
-        """The concatenated results."""
-        assert self._cell is not None
-        out: Tensor = self._cell(self._inputs, alpha(self._run, self._weights, self._inputs[0]))
-        return out
+    def _planned(self, states: Sequence[Value]) -> Plan | None:
+        cell = self._found()
+        if cell is None:
+            return None
+        inputs = tuple([self._run.read.number(t) for t in self._inputs])
+        alpha = Alpha(self._run, self._weights)
+        calls = {t.what.number for state in states for t in state.terms if type(t.what) is Call}
+        return Plan(cell, inputs, alpha, tuple([state.number for state in states]), tuple(calls))
 
     def _add(self, state: Value, members: _Members) -> None:
         """The edges that lead to a state, after the states that they read."""
@@ -125,7 +150,7 @@ class Builder:
         """The state that a preprocessing candidate leads to."""
         if id(call) not in self._places:
             source = self._places[id(settled(call.source))]
-            target = self._places[id(call)] = self._new_state(self._run.value(call).shape[1])
+            target = self._places[id(call)] = self._new_state(call.shape[1])
             shares = self._sharing((call.recipe.stride, id(call.recipe)))
             self._edge(source, target, call.recipe.stride, [_Candidate(call.recipe.name, call, ())], shares)
 

@@ -15,25 +15,33 @@ from fastnas.swap.promise import Call, Value, settled
 
 def evaluate(run: Run, values: Sequence[Value]) -> Tensor | list[Tensor]:
     """The results of `values`, none of them computed before, by one operator as a concatenation, or each by itself."""
+    met = run.met(values)
+    if met.plan is not None:
+        out = met.plan.compute(run)
+        for number in met.plan.calls:
+            run.calls[number].done = True
+        return out
     states = _states(values)
-    while earlier := run.before(_calls(states)):
+    if earlier := run.before(_calls(states)):
         run.tensors([run.value(earlier[0])])
-        states = _states(values)
+        return evaluate(run, values)
     if len({v.shape[2:] for v in values}) > 1:  # they cannot be concatenated
         return [run.tensors([v])[0] for v in values]
-    for state in states:
-        state.state = True
+    run.states.update([state.number for state in states])
     calls = _calls(states)
     again = [call for call in calls if call.done]
-    builder = Builder(run, states, values)
-    if not builder.possible:
+    known = len(run.read.tensors)
+    plan = Builder(run, states, values).plan
+    if plan is None:
         run.home.in_order = True
         return _one_by_one(run, calls, values)
     _remember(run, states, values, again)
     with _untracked(again):
-        out = builder.run()
+        out = plan.compute(run)
     for call in calls:
         call.done = True
+    if not again and len(run.read.tensors) == known:
+        met.plan = plan
     return out
 
 

@@ -14,17 +14,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cache
 from itertools import compress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map
 
-from fastnas.swap.promise import Call, Joined, Promise, Term, Value, Weight, settled
+from fastnas.swap.promise import Call, Joined, Promise, Value, settled
+from fastnas.swap.read import Read
 from fastnas.swap.recipes import Recipe
 
 if TYPE_CHECKING:
-    from fastnas.swap.modules import Home
+    from fastnas.swap.modules import Home, Met
 
 
 class Run:
@@ -32,23 +33,28 @@ class Run:
 
     Attributes:
         twice: whether a candidate has been called twice.
+        calls: of candidates, by number.
+        states: numbers of the values that are inputs of candidates, or parts of sums as they are.
+        read: what the promises read.
+        history: what was promised, of what, in order: all that decides which operator computes it. Before it stands
+            what the home has `met` up to the last evaluation.
     """
 
     def __init__(
         self, home: Home, evaluate: Callable[[Run, Sequence[Value]], Tensor | list[Tensor]], arguments: Any
     ) -> None:
-        self.home, self._evaluate, self._arguments = home, evaluate, arguments
+        self.home, self._evaluate = home, evaluate
         self.twice = False
-        self._calls: list[Call] = []
+        self.calls: list[Call] = []
+        self.states: set[int] = set()
         self._pending: dict[Recipe, list[Call]] = {}
-        self._versions: dict[int, tuple[Tensor, int]] = {}
         self._mode = _mode()
         devices = compress(("cpu", "cuda"), self._mode[1:])
         self._device = torch.device("cpu")
         self._half = {device: torch.get_autocast_dtype(device) for device in devices}  # of autocast
         self._values = 0
-        self._given: dict[int, Tensor] | None = None
-        self._sources: dict[int, list[_Source]] = {}
+        self.history: list[Any] = []
+        self.read = Read(arguments, self.history)
 
     def __enter__(self) -> Run:
         _active.runs.append(self)
@@ -56,13 +62,13 @@ class Run:
 
     def __exit__(self, *_: object) -> None:
         _active.runs.pop()
-        for call in self._calls:
+        for call in self.calls:
             call.value = None
         # They refer to each other, and their tensors would wait for the garbage collector.
-        self._calls.clear()
+        self.calls.clear()
         self._pending.clear()
-        self._given = None
-        self._sources.clear()
+        self.read.clear()
+        self.diverge()
 
     def open(self) -> bool:
         """Whether promises can be made: they are all computed in the modes in which the run began."""
@@ -72,36 +78,39 @@ class Run:
         """Whether sums and products can be promised: autocast leaves these as they are."""
         return self._mode[0] is torch.is_grad_enabled()
 
-    def accepts(self, recipe: Recipe, x: Any) -> bool:
-        """Whether a candidate's result on `x` can be promised now."""
+    def promise(self, recipe: Recipe, x: Any) -> Value | None:
+        """What the candidate of `recipe` would return for `x`; None if it cannot be promised now."""
         mine = x.run is self if isinstance(x, Promise) else isinstance(x, Tensor) and x.is_floating_point()
-        return mine and self.open() and recipe.fits(x.shape)
-
-    def promise(self, recipe: Recipe, x: Tensor | Promise) -> Value:
-        """What the candidate of `recipe` would return for `x`."""
-        source: Tensor | Value = x.compute() if type(x) is Joined else x  # type: ignore[assignment]
+        shape = recipe.result(x.shape) if mine else None
+        if shape is None or not self.open():
+            return None
+        source: Tensor | Value = x.compute() if type(x) is Joined else settled(x)
         earlier = self._pending.get(recipe)
-        self.twice = self.twice or bool(earlier)
-        again = None
-        if earlier and not earlier[-1].done:
-            again = earlier[-1] if earlier[-1].source is settled(source) else None
-            if again is None and (self.home.in_order or earlier[-1].source.shape != source.shape):
-                self.settle(recipe, source)
-        source = settled(source)
-        if again is not None and not again.done:
-            again.repeats += 1
-            call = again
+        if earlier is not None and self._repeats(earlier[-1], source):
+            call = earlier[-1]
+            call.repeats += 1
         else:
-            call = Call(recipe, source, len(self._calls))
-            self._calls.append(call)
+            source = settled(source)
+            call = Call(recipe, source, shape, len(self.calls))
+            self.calls.append(call)
             if recipe.leaves:
                 self._pending.setdefault(recipe, []).append(call)
         if type(source) is Value:
-            source.state = True
-        else:
-            self.watch(source)  # type: ignore[arg-type]
+            self.states.add(source.number)
+        elif self._half:
             self._device = source.device
         return self._promised(call)
+
+    def _repeats(self, last: Call, source: Tensor | Value) -> bool:
+        """Whether a candidate's call is its last one again; if not, what that one promised may have to be computed."""
+        self.twice = True
+        if last.done:
+            return False
+        if last.source is source:
+            return True
+        if self.home.in_order or last.source.shape != source.shape:
+            self.settle(last.recipe, source)
+        return False
 
     def value(self, call: Call) -> Value:
         """What was promised for a call; once the run has ended, promised again."""
@@ -129,66 +138,48 @@ class Run:
                     first.append(earlier)
         return first
 
-    def register(self, value: Value) -> int:
-        """The number of a new value; computed at once where an earlier call found that it is needed by itself."""
-        number = self._values
+    def register(self, event: tuple[Any, ...]) -> int:
+        """The number of a new value."""
+        self.history.append(event)
         self._values += 1
-        if number in self.home.alone:
-            self.tensors([value])
-        return number
+        return self._values - 1
 
-    def watch(self, t: Tensor) -> None:
-        """Remembers that a promise reads `t`."""
-        if id(t) not in self._versions and not t.is_inference():
-            self._versions[id(t)] = t, t._version
+    def number(self, x: Tensor | Value) -> int:
+        """Of a value, or, negative, of a tensor that a promise reads."""
+        x = settled(x)
+        return x.number if type(x) is Value else ~self.read.number(cast(Tensor, x))
 
-    def watch_weight(self, weight: Weight) -> None:
-        """As `watch`; a weight is as a rule an element of what is watched already."""
-        if isinstance(weight, Tensor):
-            self.watch(weight if weight._base is None else weight._base)
+    def met(self, values: Sequence[Value]) -> Met:
+        """What is known of an evaluation of `values` that follows on this history."""
+        met = self.home.met((*self.history, tuple([value.number for value in values])))
+        self.history[:] = [met]
+        return met
 
-    def place(self, weight: Tensor) -> tuple[Tensor, int]:
-        """A tensor of the region's arguments, or made inside it, and the element of it that a weight is a view of.
-
-        Reading α as a whole saves taking it to pieces and putting these together again, and tells where the same
-        entry comes twice.
-        """
-        base = weight._base
-        needs = weight.requires_grad
-        if base is None or (needs and weight.is_leaf):
-            return weight, 0
-        if self._given is None:
-            self._given = {id(t): t for t in tree_flatten(self._arguments)[0] if isinstance(t, Tensor)}
-        if id(weight) in self._given:
-            return weight, 0
-        if id(base) not in self._sources:
-            given = [t for t in self._given.values() if t is base or t._base is base]
-            self._sources[id(base)] = [_Source(t) for t in (*given, base)]
-        offset, dtype = int(weight.storage_offset()), weight.dtype
-        for source in self._sources[id(base)]:
-            at = offset - source.offset
-            if 0 <= at < source.numel and source.requires_grad is needs and source.dtype is dtype:
-                return source.tensor, at
-        return weight, 0
+    def diverge(self) -> None:
+        """Ends the history: what is done next has not been met before."""
+        self.history[:] = [object()]
 
     def tensors(self, promises: Sequence[Promise]) -> list[Tensor]:
         """The promises, computed together as far as they are not yet."""
         todo = list({id(p): p for p in promises if p.tensor is None}.values())
         values = list({id(v): v for p in todo for v in p.values if v.tensor is None}.values())
-        if values and any(t._version != version for t, version in self._versions.values()):
+        if values and self.read.changed():
             raise RuntimeError(
                 "an input of a fused candidate was changed in place before the candidate's result was used; "
                 "fastnas.restore gives the module's own computation back"
             )
+        awaited = [v for v in values if v.state]
         with self._own_mode():
             self._compute(todo, values)
+        for v in awaited:
+            self.number(v)  # promises that refer to it read its tensor from now on
         return [p.tensor for p in promises]  # type: ignore[misc]
 
     def finish(self, result: Any) -> Any:
         """The region's result with tensors for promises; what its code did not use updates its statistics, too."""
         found = [leaf for leaf in tree_flatten(result)[0] if isinstance(leaf, Promise)]
         self.tensors(found)
-        for call in self._calls:
+        for call in self.calls:
             if not call.done and call.recipe.leaves:
                 with torch.no_grad():
                     self.tensors([self.value(call)])
@@ -212,7 +203,7 @@ class Run:
 
     def _promised(self, call: Call) -> Value:
         dtype = self._dtype(call.recipe, call.source)
-        return Value(self, (Term((), call),), call.recipe.shape(call.source.shape), dtype)
+        return Value(self, call.shape, dtype, (call,), None, (call.recipe, self.number(call.source)))
 
     def _dtype(self, recipe: Recipe, x: Tensor | Promise) -> torch.dtype:
         """Of a candidate's result: convolutions follow autocast."""
@@ -232,15 +223,6 @@ class Run:
             for device, enabled in zip(("cpu", "cuda"), autocast, strict=False):
                 stack.enter_context(torch.autocast(device, enabled=enabled))
         return stack
-
-
-class _Source:
-    """A tensor of which weights may be elements; of none if it is not contiguous."""
-
-    def __init__(self, t: Tensor) -> None:
-        self.tensor, self.offset = t, int(t.storage_offset())
-        self.numel = t.numel() if t.is_contiguous() else 0
-        self.requires_grad, self.dtype = t.requires_grad, t.dtype
 
 
 @contextmanager

@@ -7,6 +7,7 @@ copies and pickles as it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, cast
 
@@ -14,12 +15,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
+from fastnas.swap.build import Plan
 from fastnas.swap.graph import evaluate
 from fastnas.swap.lazy import Run, allowed, current
+from fastnas.swap.promise import Value
 from fastnas.swap.recipes import Recipe, hook_stores
 
 STATE = "_fastnas"
 """The attribute of a swapped module that holds its `Recipe` or `Home`."""
+
+
+_EVENTS = 30_000  # that a region keeps in mind, some MB; code that samples candidates always does something new
+
+
+@dataclass(eq=False, slots=True)
+class Met:
+    """An evaluation of promises that followed on a certain history.
+
+    Attributes:
+        plan: the operator that computes these; None before it is known, and where there is not one.
+    """
+
+    plan: Plan | None = None
 
 
 class Home:
@@ -39,10 +56,24 @@ class Home:
         self.orders: dict[Any, Tensor] = {}
         self.alone: set[int] = set()
         self.in_order = False
+        self._met: dict[tuple[Any, ...], Met] = {}
+        self._events = 0
         self._hooks = [store for m in inner for store in hook_stores(m)]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "cells": {}, "orders": {}}  # which are of these very modules
+        # which are of these very modules
+        return {**self.__dict__, "cells": {}, "orders": {}, "_met": {}, "_events": 0}
+
+    def met(self, history: tuple[Any, ...]) -> Met:
+        """What is known of an evaluation that ends this history; the same object each time."""
+        found = self._met.get(history)
+        if found is None:
+            self._events += len(history)
+            if self._events > _EVENTS:
+                self._met.clear()
+                self._events = len(history)
+            found = self._met[history] = Met()
+        return found
 
     def runs(self) -> bool:
         """Whether nobody looks at what passes between the modules inside."""
@@ -65,16 +96,29 @@ class _Swapped:
 
 
 class _Candidate(_Swapped):
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        # `nn.Module.__call__` looks for hooks, of which there are none where something is promised.
+        promised = self._promised(args, kwargs)
+        return super().__call__(*args, **kwargs) if promised is None else promised  # type: ignore[misc]
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
+        promised = self._promised(args, kwargs)
+        if promised is not None:
+            return promised
         run = current()
         if run is not None:
-            recipe: Recipe = self.__dict__[STATE]
-            single = len(args) == 1 and not kwargs and run.accepts(recipe, args[0])
-            replica = "_is_replica" in self.__dict__  # of nn.DataParallel, whose parameters are somewhere else
-            if single and not replica and not recipe.why_changed():
-                return run.promise(recipe, args[0])
-            run.settle(recipe, None)
+            run.settle(self.__dict__[STATE], None)
         return super().forward(*args, **kwargs)  # type: ignore[misc]
+
+    def _promised(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Value | None:
+        run = current()
+        if run is None or kwargs or len(args) != 1:
+            return None
+        own = self.__dict__
+        recipe: Recipe = own[STATE]
+        if "_is_replica" in own or recipe.why_changed():  # of nn.DataParallel, whose parameters are somewhere else
+            return None
+        return run.promise(recipe, args[0])
 
 
 class _Region(_Swapped):

@@ -8,9 +8,9 @@ that is done with one computes it first.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fastnas.swap.lazy import Run
 
 Weight = Tensor | float
+_NUMBER = (int, float)
 
 
 @dataclass(eq=False, slots=True)
@@ -30,6 +31,7 @@ class Call:
 
     Attributes:
         source: its input.
+        shape: of its result.
         number: its place among the calls of its run.
         value: what was promised for it.
         repeats: how often the region's code made it: with the same input, it gives the same.
@@ -38,6 +40,7 @@ class Call:
 
     recipe: Recipe
     source: Tensor | Value
+    shape: torch.Size
     number: int
     value: Value | None = None
     repeats: int = 1
@@ -58,6 +61,8 @@ class Term(NamedTuple):
 
 class Promise:
     """What a tensor of `shape` and `dtype` will be; `tensor`, once it has been computed."""
+
+    __slots__ = ("__weakref__", "dtype", "run", "shape", "tensor")
 
     def __init__(self, run: Run, shape: torch.Size, dtype: torch.dtype) -> None:
         self.run, self.shape, self.dtype = run, shape, dtype
@@ -104,8 +109,9 @@ class Promise:
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = getattr(func, "__name__", "")
-        if name in _LAZY and not kwargs and len(args) == 2:
-            return _LAZY[name](*args)
+        lazy = _LAZY.get(name)
+        if lazy is not None and not kwargs and len(args) == 2:
+            return lazy(*args)
         if name in ("cat", "concat", "concatenate") and args and isinstance(args[0], list | tuple):
             joined = _joined(args[0], *args[1:], **(kwargs or {}))
             if joined is not None:
@@ -115,39 +121,83 @@ class Promise:
 
 
 class Value(Promise):
-    """A sum of weighted terms, (N, C, H, W).
+    """A sum of weighted terms, (N, C, H, W): `weight`, if there is one, times the sum of `parts`.
+
+    A step of a supernet makes thousands of them, most of which nobody looks at: their terms are put together on demand.
 
     Attributes:
-        state: whether it is the input of a candidate, or part of a sum as it is.
+        parts: a candidate's call, terms, or values whose terms are meant.
         number: its place among the values of its run.
     """
 
-    def __init__(self, run: Run, terms: tuple[Term, ...], shape: torch.Size, dtype: torch.dtype) -> None:
-        super().__init__(run, shape, dtype)
-        self.terms = terms
-        self.state = False
-        call = terms[0].what
-        if type(call) is Call and call.value is None:
-            call.value = self  # before it may be computed
-        self.number = run.register(self)
+    __slots__ = ("_terms", "number", "parts", "weight")
+
+    def __init__(
+        self,
+        run: Run,
+        shape: torch.Size,
+        dtype: torch.dtype,
+        parts: tuple[Call | Term | Value, ...],
+        weight: Weight | None,
+        event: tuple[Any, ...],
+    ) -> None:
+        """`event`: what is done here, for the run's history."""
+        self.run, self.shape, self.dtype = run, shape, dtype
+        self.tensor = None
+        self.parts, self.weight = parts, weight
+        self._terms: tuple[Term, ...] | None = None
+        if type(parts[0]) is Call and parts[0].value is None:
+            parts[0].value = self  # before it may be computed
+        self.number = run.register(event)
+        if self.number in run.home.alone:  # an earlier call of the region found that it is needed by itself
+            run.tensors([self])
 
     @property
     def values(self) -> Sequence[Value]:
         """Itself."""
         return (self,)
 
+    @property
+    def state(self) -> bool:
+        """Whether it is the input of a candidate, or part of a sum as it is."""
+        return self.number in self.run.states
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        """Weights of weights multiplied out."""
+        if self._terms is None:
+            self._terms = tuple(_multiplied_out(self))
+        return self._terms
+
+    def part(self) -> Term | Value:
+        """What a sum or product of it consists of from now on: its terms, unless it is computed by itself."""
+        return Term((), self) if self.tensor is not None or self.number in self.run.states else self
+
     def scaled(self, weight: Weight) -> Value:
         """`weight` times it."""
-        terms = (Term((), self),) if self.state else self.terms
-        dtype = self.dtype
+        run, dtype = self.run, self.dtype
         if isinstance(weight, Tensor) and weight.dtype is not dtype and weight.ndim > 0:
             dtype = torch.promote_types(dtype, weight.dtype)
-        scaled = tuple([Term((*term.weights, weight), term.what) for term in terms])
-        return Value(self.run, scaled, self.shape, dtype)
+        return Value(run, self.shape, dtype, (self.part(),), weight, (self.number, *run.read.place(weight)))
+
+
+def _multiplied_out(value: Value) -> Iterator[Term]:
+    stack: list[tuple[Call | Term | Value, tuple[Weight, ...]]] = [(value, ())]
+    while stack:
+        part, weights = stack.pop()
+        if type(part) is Value:
+            weights = weights if part.weight is None else (part.weight, *weights)
+            stack += [(inner, weights) for inner in reversed(part.parts)]
+        elif type(part) is Term:
+            yield Term((*part.weights, *weights), part.what)
+        else:
+            yield Term(weights, cast(Call, part))
 
 
 class Joined(Promise):
     """The concatenation of `parts` along channels, then `moves`: names and arguments of methods that only reorder."""
+
+    __slots__ = ("moves", "parts")
 
     def __init__(
         self, parts: tuple[Value, ...], moves: tuple[tuple[Any, ...], ...], shape: torch.Size, dtype: torch.dtype
@@ -227,7 +277,6 @@ def _computed(leaf: Any) -> Any:
 def _times(a: Any, b: Any) -> Any:
     promise, weight = (a, b) if isinstance(a, Promise) else (b, a)
     if promise.tensor is None and promise.run.sums() and _is_scalar(weight):
-        promise.run.watch_weight(weight)
         return promise.scaled(weight)
     return _computed(a) * _computed(b)
 
@@ -236,12 +285,12 @@ def _is_scalar(weight: Any) -> bool:
     if isinstance(weight, Tensor):
         # A tensor of one dimension or more takes part in the promotion of dtypes.
         return weight.is_floating_point() and weight.numel() == 1 and weight.ndim in (0, 1, 4)
-    return isinstance(weight, float | int) and not isinstance(weight, bool)
+    return isinstance(weight, _NUMBER) and not isinstance(weight, bool)
 
 
 def _plus(a: Any, b: Any) -> Any:
     promise, other = (a, b) if isinstance(a, Promise) else (b, a)
-    if isinstance(other, int | float) and other == 0:
+    if isinstance(other, _NUMBER) and other == 0:
         return promise  # where `sum` begins
     total: Promise | None = None
     if promise.run.sums():
@@ -261,21 +310,18 @@ def _sum_of_joined(a: Joined, b: Joined) -> Joined | None:
 
 def _sum(run: Run, a: Any, b: Any, shape: torch.Size) -> Value | None:
     """The promise of a + b; None if one of these cannot be part of it."""
-    first, second = (_terms(run, v, shape) for v in (a, b))
+    first, second = _part(run, a, shape), _part(run, b, shape)
     if first is None or second is None:
         return None
     dtype = a.dtype if a.dtype is b.dtype else torch.promote_types(a.dtype, b.dtype)
-    return Value(run, first + second, shape, dtype)
+    return Value(run, shape, dtype, (first, second), None, (run.number(a), run.number(b)))
 
 
-def _terms(run: Run, v: Any, shape: torch.Size) -> tuple[Term, ...] | None:
+def _part(run: Run, v: Any, shape: torch.Size) -> Term | Value | None:
     if type(v) is Value:
-        if v.run is not run or v.shape != shape:
-            return None
-        return v.terms if v.tensor is None and not v.state else (Term((), v),)
+        return v.part() if v.run is run and v.shape == shape else None
     if isinstance(v, Tensor) and v.shape == shape and v.is_floating_point():
-        run.watch(v)
-        return (Term((), v),)
+        return Term((), v)
     return None
 
 
@@ -291,10 +337,10 @@ def _joined(tensors: Sequence[Any], dim: int = 0, **kwargs: Any) -> Joined | Non
         fits = isinstance(t, Tensor | Value) and t.dtype == first.dtype and t.ndim == len(shape) == 4
         if not fits or t.shape[0] != shape[0] or t.shape[2:] != shape[2:] or 0 in t.shape:
             return None
-        terms = _terms(run, t, t.shape)
-        if terms is None:
+        part = _part(run, t, t.shape)
+        if part is None:
             return None
-        parts.append(t if type(t) is Value else Value(run, terms, t.shape, t.dtype))
+        parts.append(t if type(t) is Value else Value(run, t.shape, t.dtype, (part,), None, (run.number(t),)))
     channels = sum(part.shape[1] for part in parts)
     return Joined(tuple(parts), (), torch.Size([shape[0], channels, *shape[2:]]), first.dtype)
 

@@ -38,6 +38,7 @@ class Recipe:
     ) -> None:
         self.name, self.stride, self.leaves, self.channels = name, stride, list(leaves), channels
         self.odd = True
+        self._last: tuple[Sequence[int], torch.Size | None] = ((), None)
         self.convolves = any(isinstance(leaf, nn.Conv2d) for leaf in leaves)
         modules = list(module.modules())
         self._positions = [modules.index(leaf) for leaf in leaves]
@@ -70,6 +71,14 @@ class Recipe:
             if list(store.values()) != before:
                 return "modules inside it have been replaced"
         return None
+
+    def result(self, shape: Sequence[int]) -> torch.Size | None:
+        """The shape of its result for an input of `shape`; None if the operator does not take that."""
+        last, found = self._last
+        if shape != last:
+            found = self.shape(shape) if self.fits(shape) else None
+            self._last = shape, found
+        return found
 
     def fits(self, shape: Sequence[int]) -> bool:
         """Whether the operator takes an input of this shape."""
