@@ -34,6 +34,7 @@ class Run:
     Attributes:
         twice: whether a candidate has been called twice.
         calls: of candidates, by number.
+        values: how many there are.
         states: numbers of the values that are inputs of candidates, or parts of sums as they are.
         read: what the promises read.
         history: what was promised, of what, in order: all that decides which operator computes it. Before it stands
@@ -52,7 +53,7 @@ class Run:
         devices = compress(("cpu", "cuda"), self._mode[1:])
         self._device = torch.device("cpu")
         self._half = {device: torch.get_autocast_dtype(device) for device in devices}  # of autocast
-        self._values = 0
+        self.values = 0
         self.history: list[Any] = []
         self.read = Read(arguments, self.history)
 
@@ -138,16 +139,13 @@ class Run:
                     first.append(earlier)
         return first
 
-    def register(self, event: tuple[Any, ...]) -> int:
-        """The number of a new value."""
-        self.history.append(event)
-        self._values += 1
-        return self._values - 1
-
     def number(self, x: Tensor | Value) -> int:
         """Of a value, or, negative, of a tensor that a promise reads."""
-        x = settled(x)
-        return x.number if type(x) is Value else ~self.read.number(cast(Tensor, x))
+        if type(x) is Value:
+            if x.tensor is None:
+                return x.number
+            x = x.tensor
+        return ~self.read.number(cast(Tensor, x))
 
     def met(self, values: Sequence[Value]) -> Met:
         """What is known of an evaluation of `values` that follows on this history."""
@@ -169,8 +167,12 @@ class Run:
                 "fastnas.restore gives the module's own computation back"
             )
         awaited = [v for v in values if v.state]
-        with self._own_mode():
-            self._compute(todo, values)
+        try:
+            with self._own_mode():
+                self._compute(todo, values)
+        except BaseException:
+            self.diverge()
+            raise
         for v in awaited:
             self.number(v)  # promises that refer to it read its tensor from now on
         return [p.tensor for p in promises]  # type: ignore[misc]

@@ -148,7 +148,9 @@ class Value(Promise):
         self._terms: tuple[Term, ...] | None = None
         if type(parts[0]) is Call and parts[0].value is None:
             parts[0].value = self  # before it may be computed
-        self.number = run.register(event)
+        self.number = run.values
+        run.values += 1
+        run.history.append(event)
         if self.number in run.home.alone:  # an earlier call of the region found that it is needed by itself
             run.tensors([self])
 
@@ -169,16 +171,13 @@ class Value(Promise):
             self._terms = tuple(_multiplied_out(self))
         return self._terms
 
-    def part(self) -> Term | Value:
-        """What a sum or product of it consists of from now on: its terms, unless it is computed by itself."""
-        return Term((), self) if self.tensor is not None or self.number in self.run.states else self
-
     def scaled(self, weight: Weight) -> Value:
         """`weight` times it."""
         run, dtype = self.run, self.dtype
         if isinstance(weight, Tensor) and weight.dtype is not dtype and weight.ndim > 0:
             dtype = torch.promote_types(dtype, weight.dtype)
-        return Value(run, self.shape, dtype, (self.part(),), weight, (self.number, *run.read.place(weight)))
+        part = Term((), self) if self.number in run.states else self
+        return Value(run, self.shape, dtype, (part,), weight, (self.number, *run.read.place(weight)))
 
 
 def _multiplied_out(value: Value) -> Iterator[Term]:
@@ -284,7 +283,8 @@ def _times(a: Any, b: Any) -> Any:
 def _is_scalar(weight: Any) -> bool:
     if isinstance(weight, Tensor):
         # A tensor of one dimension or more takes part in the promotion of dtypes.
-        return weight.is_floating_point() and weight.numel() == 1 and weight.ndim in (0, 1, 4)
+        dims = weight.ndim
+        return weight.is_floating_point() and (dims == 0 or (dims in (1, 4) and weight.numel() == 1))
     return isinstance(weight, _NUMBER) and not isinstance(weight, bool)
 
 
@@ -314,14 +314,19 @@ def _sum(run: Run, a: Any, b: Any, shape: torch.Size) -> Value | None:
     if first is None or second is None:
         return None
     dtype = a.dtype if a.dtype is b.dtype else torch.promote_types(a.dtype, b.dtype)
-    return Value(run, shape, dtype, (first, second), None, (run.number(a), run.number(b)))
+    return Value(run, shape, dtype, (first[0], second[0]), None, (first[1], second[1]))
 
 
-def _part(run: Run, v: Any, shape: torch.Size) -> Term | Value | None:
+def _part(run: Run, v: Any, shape: torch.Size) -> tuple[Term | Value, int] | None:
+    """What a sum consists of: a value's terms, unless it is computed by itself, or a tensor; and the number of that."""
     if type(v) is Value:
-        return v.part() if v.run is run and v.shape == shape else None
+        if v.run is not run or v.shape != shape:
+            return None
+        if v.tensor is None:
+            return Term((), v) if v.number in run.states else v, v.number
+        return Term((), v), run.number(v)
     if isinstance(v, Tensor) and v.shape == shape and v.is_floating_point():
-        return Term((), v)
+        return Term((), v), run.number(v)
     return None
 
 
@@ -340,7 +345,7 @@ def _joined(tensors: Sequence[Any], dim: int = 0, **kwargs: Any) -> Joined | Non
         part = _part(run, t, t.shape)
         if part is None:
             return None
-        parts.append(t if type(t) is Value else Value(run, t.shape, t.dtype, (part,), None, (run.number(t),)))
+        parts.append(t if type(t) is Value else Value(run, t.shape, t.dtype, part[:1], None, part[1:]))
     channels = sum(part.shape[1] for part in parts)
     return Joined(tuple(parts), (), torch.Size([shape[0], channels, *shape[2:]]), first.dtype)
 

@@ -66,7 +66,8 @@ class Read:
         if known is None:
             given = [t for t in self._given.values() if t is base or t._base is base]
             known = self._elements[id(base)] = [_Elements(self.number(t), t) for t in (*given, base)]
-        offset, dtype = int(weight.storage_offset()), weight.dtype
+        offset: Any = weight.storage_offset()
+        dtype = weight.dtype
         for elements in known:
             at = offset - elements.offset
             if 0 <= at < elements.count and elements.requires_grad is needs and elements.dtype is dtype:
