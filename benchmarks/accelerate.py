@@ -31,6 +31,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 import fastnas
 from fastnas.measure import peak, saved_for_backward
 from fastnas.nn import DartsSupernet, TrellisCell
+from fastnas.nn.pc_darts import PCDartsCell
 from fastnas.ops import release_workspaces
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
@@ -69,6 +70,7 @@ STYLES = {
     "PC-DARTS cell": Style(
         lambda: foreign.PCCell(64, 64),
         lambda: (images(16, 64, 32, 32), images(16, 64, 32, 32), rows(5, 8), rows(5)),
+        lambda memory: PCDartsCell(64, 64, 16, False, False, steps=2, memory=memory),
     ),
     "Auto-DeepLab cell": Style(
         lambda: foreign.TrellisCell(8, steps=5),
