@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -70,6 +71,8 @@ class Cell(nn.Module):
         memory, backend: as for `MixedOp`.
     """
 
+    edge_type: ClassVar[Callable[..., MixedOp]] = MixedOp  # makes the edges
+
     def __init__(
         self,
         channels_prev_prev: int,
@@ -88,7 +91,7 @@ class Cell(nn.Module):
         self.preprocess0 = prepare(channels_prev_prev, channels, affine=False)
         self.preprocess1 = ReLUConvBN(channels_prev, channels, affine=False)
         wires = [(j, i + 2, 2 if reduction and j < 2 else 1) for i in range(steps) for j in range(i + 2)]
-        edges = [MixedOp(channels, stride, candidates, memory=memory, backend=backend) for _, _, stride in wires]
+        edges = [self.edge_type(channels, stride, candidates, memory=memory, backend=backend) for _, _, stride in wires]
         self._ops = nn.ModuleList(edges)
         # The operator's states: the two inputs, the two preprocessed ones, the nodes.
         graph = [

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -161,9 +161,9 @@ def _encode(spec: Spec) -> str:
     graph = {
         "channels": spec.channels,
         "inputs": spec.inputs,
-        "edges": [asdict(edge) for edge in spec.edges],
+        "edges": [vars(edge) for edge in spec.edges],
         "outputs": spec.outputs,
-        "norms": [asdict(norm) for norm in spec.norms],
+        "norms": [vars(norm) for norm in spec.norms],
     }
     return json.dumps(graph, separators=(",", ":"))
 

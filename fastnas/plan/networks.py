@@ -1,4 +1,7 @@
-"""Networks that are described rather than built: one real cell serves all that are alike, and computes nothing."""
+"""Networks that are described rather than built: one real cell serves all that are alike, and computes nothing.
+
+So does one real edge, of which a cell has twenty.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastnas.nn import AutoDeepLabSupernet, DartsSupernet
-from fastnas.nn.mixed import Cell
+from fastnas.nn.mixed import Cell, MixedOp
 from fastnas.nn.trellis import TrellisCell
 from fastnas.plan.cells import PlannedCell
 
@@ -75,12 +78,24 @@ class Described:
             yield cell.weights
 
 
+_edge = cache(MixedOp)
+
+
+class _Cell(Cell):
+    edge_type = staticmethod(_edge)
+
+
+class _TrellisCell(TrellisCell):
+    def _edge(self, channels: int, candidates: tuple[str, ...], memory: str, backend: str) -> nn.Module:
+        return _edge(channels, 1, candidates)
+
+
 class _Darts(DartsSupernet):
-    cell_type = staticmethod(lambda *args, **how: _cell(Cell, *args))
+    cell_type = staticmethod(lambda *args, **how: _cell(_Cell, *args))
 
 
 class _AutoDeepLab(AutoDeepLabSupernet):
-    cell_type = staticmethod(lambda *args, **how: _cell(TrellisCell, *args))
+    cell_type = staticmethod(lambda *args, **how: _cell(_TrellisCell, *args))
 
 
 def _cell(kind: Callable[..., nn.Module], *args: Any) -> nn.Module:
@@ -94,4 +109,4 @@ def _cell(kind: Callable[..., nn.Module], *args: Any) -> nn.Module:
 @cache
 def _made(kind: Callable[..., nn.Module], *args: Hashable) -> tuple[Any, int]:
     cell = kind(*args)
-    return cell, sum(b.nbytes for b in cell.buffers())
+    return cell, sum(b.nbytes for _, b in cell.named_buffers(remove_duplicate=False))
