@@ -159,6 +159,7 @@ PYBIND11_MODULE(_C, m) {
         .def(py::init())
         .def("__enter__", [](Rehearsal& self) { self.enter(); })
         .def("__exit__", [](Rehearsal&, const py::args&) { Rehearsal::leave(); })
+        .def("repeat", &Rehearsal::repeat, "Take, and give back, what the calls inside another took.")
         .def("most", &Rehearsal::most, "The most that the pool held at once.");
 
     py::class_<Arguments>(m, "Arguments")

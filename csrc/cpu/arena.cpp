@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <map>
 #include <mutex>
 #include <vector>
 
@@ -102,6 +103,7 @@ class Pool {
         used_ += block.bytes;
         peak_ = std::max(peak_, used_);
         most_held_ = std::max(most_held_, used_ + unused_bytes());
+        if (reserved_) heard_.push_back({block.data, bytes, lasting});
         return block;
     }
 
@@ -109,6 +111,20 @@ class Pool {
         const std::lock_guard lock(mutex_);
         used_ -= block.bytes;
         unused_.push_back(block);
+        if (reserved_) heard_.push_back({block.data, 0, false});
+    }
+
+    // Asks for what another was asked for, and gives back what was given back there.
+    void repeat(const Pool& other) {
+        std::map<const char*, Block> held;  // by the address that the block has there
+        for (const Request& request : other.heard_) {
+            if (request.bytes > 0) {
+                held[request.block] = take(request.bytes, request.lasting);
+            } else {
+                give_back(held.at(request.block));
+                held.erase(request.block);
+            }
+        }
     }
 
     void release() {
@@ -144,9 +160,16 @@ class Pool {
         unused_.erase(unused_.begin(), it);
     }
 
+    struct Request {
+        const char* block;
+        std::size_t bytes;  // 0 where it is given back
+        bool lasting;
+    };
+
     const bool reserved_;
     std::mutex mutex_;
-    std::vector<Block> unused_;  // the one that was given back last at the end
+    std::vector<Request> heard_;  // only in a rehearsal
+    std::vector<Block> unused_;   // the one that was given back last at the end
     std::size_t used_ = 0, peak_ = 0, most_held_ = 0;
 };
 
@@ -192,6 +215,10 @@ void Rehearsal::leave() {
 
 bool Rehearsal::is_on() {
     return rehearsed != nullptr;
+}
+
+void Rehearsal::repeat(const Rehearsal& other) {
+    pool_->repeat(*other.pool_);
 }
 
 std::size_t Rehearsal::most() const {

@@ -61,9 +61,9 @@ class CpuEngine:
         return [*of_inputs, flat]
 
     def _call(self, ledger: Ledger, spec: Spec, shapes: tuple[Shape, ...], memory: str, backward: bool) -> None:
-        call = _Call(spec.text, shapes, memory, self._threads, backward)
-        call.rehearse(ledger.pool)
-        ledger.call(call.scratch(), pooled=True)
+        call = _Call(spec.text, shapes, memory, self._threads, backward).rehearsed()
+        ledger.pool.repeat(call)
+        ledger.call(call.most(), pooled=True)
 
 
 @dataclass(frozen=True)
@@ -76,23 +76,19 @@ class _Call:
     threads: int
     backward: bool
 
-    def rehearse(self, pool: _C.Rehearsal) -> None:
-        """Take from the pool what the call takes, and give it back."""
+    @cache  # noqa: B019  calls are few, and values
+    def rehearsed(self) -> _C.Rehearsal:
+        """What it takes from a pool, and gives back."""
+        from fastnas import _C
+
         cell, arguments, gradients = _arguments(self)
+        pool = _C.Rehearsal()
         with pool:
             if self.backward:
                 cell.backward(arguments, *gradients, FLOAT)  # type: ignore[call-arg]
             else:
                 cell.forward(arguments, FLOAT)
-
-    @cache  # noqa: B019  calls are few, and values
-    def scratch(self) -> int:
-        """The most bytes that it takes at once."""
-        from fastnas import _C
-
-        pool = _C.Rehearsal()
-        self.rehearse(pool)
-        return pool.most()
+        return pool
 
 
 @cache
