@@ -68,13 +68,13 @@ class Ledger(Watching):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Runs an operator and follows its results; a view of what came from elsewhere is no memory of its own."""
         kwargs = kwargs or {}
-        for given in _tensors((args, kwargs)):
+        for given in _tensors(*args, *kwargs.values()):
             self._follow(given, 0)
         results = args[0] if _adds_in_place(func, args) else described(func, args, kwargs)
         for result in _tensors(results):
             self._follow(result, result.untyped_storage().nbytes())
-        copies = (args, results) if func in _CONVOLUTIONS else ()
-        self._note(sum(t.nbytes for t in _tensors(copies)))
+        copies = (*args, results) if func in _CONVOLUTIONS else ()
+        self._note(sum(t.nbytes for t in _tensors(*copies)))
         return results
 
     def _follow(self, tensor: Tensor, size: int) -> None:
@@ -114,14 +114,13 @@ class _Storage:
     block: object
 
 
-def _tensors(tree: Any) -> list[Tensor]:
-    if isinstance(tree, Tensor):
-        return [tree]
-    if isinstance(tree, dict):
-        return _tensors(list(tree.values()))
-    if not isinstance(tree, list | tuple) or (tree and isinstance(tree[0], int)):  # a size
-        return []
-    return [leaf for branch in tree for leaf in ([branch] if isinstance(branch, Tensor) else _tensors(branch))]
+def _tensors(*values: Any) -> Iterator[Tensor]:
+    """The tensors of an operator's arguments or results, which are tensors, lists of them, and others."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from (leaf for leaf in value if isinstance(leaf, Tensor))
 
 
 def _adds_in_place(func: Any, args: Any) -> bool:
