@@ -41,9 +41,9 @@ class Rehearsal {
     static void leave();
     static bool is_on();  // on this thread
 
-    void repeat(
-        const Rehearsal& other);  // takes from this pool what the calls inside `other` took, in a fraction of the time
-    std::size_t most() const;     // the most that the pool held at once, in use and unused
+    // Takes from this pool what the calls inside `other` took, in a fraction of the time.
+    void repeat(const Rehearsal& other);
+    std::size_t most() const;  // the most that the pool held at once, in use and unused
 
   private:
     std::shared_ptr<Pool> pool_;

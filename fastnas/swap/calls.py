@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_flatten, tree_map
 
 from fastnas.swap.recipes import Recipe, RefusedError, brief
 from fastnas.swap.trace import borrowed_buffers, generators
@@ -124,6 +124,11 @@ def _weights(edges: int, candidates: int, like: dict[str, Any]) -> list[Any]:
     if not edges:
         return [rand(candidates), list(rand(candidates)), rand(())]
     return [rand(edges, candidates), list(rand(edges, candidates)), rand(edges)]
+
+
+def tensors(tree: Any) -> list[Tensor]:
+    """Those in arguments or in a result, in order."""
+    return [leaf for leaf in tree_flatten(tree)[0] if isinstance(leaf, Tensor)]
 
 
 def writable(leaf: Any) -> Any:

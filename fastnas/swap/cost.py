@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils._pytree import tree_map
 
 from fastnas.errors import UserError
 from fastnas.measure import Saving, peak
 from fastnas.ops import release_workspaces
-from fastnas.swap.calls import Arguments, untouched, writable
+from fastnas.swap.calls import Arguments, tensors, untouched, writable
 from fastnas.swap.lazy import as_written
 from fastnas.swap.part import Part, now
 from fastnas.swap.report import Cost
@@ -99,7 +99,7 @@ class _Step:
     def __init__(self, module: nn.Module, arguments: Arguments) -> None:
         self._module = module
         self._given = tree_map(_differentiable, (arguments.args, arguments.kwargs))
-        inputs = [leaf for leaf in _tensors(self._given) if leaf.requires_grad]
+        inputs = [leaf for leaf in tensors(self._given) if leaf.requires_grad]
         self._leaves = [*inputs, *(p for p in module.parameters() if p.requires_grad)]
         self.device = self._leaves[0].device if self._leaves else torch.device("cpu")
 
@@ -109,24 +109,20 @@ class _Step:
         with saving:
             result = self._module(*args, **kwargs)
         gc.collect()
-        known = [*_tensors((self._given, args, kwargs)), *self._module.parameters(), *self._module.buffers()]
+        known = [*tensors((self._given, args, kwargs)), *self._module.parameters(), *self._module.buffers()]
         saved = saving.storages(known)
         del result
         return saved
 
     def __call__(self) -> None:
         args, kwargs = tree_map(writable, self._given)
-        results = [t for t in _tensors(self._module(*args, **kwargs)) if t.requires_grad]
+        results = [t for t in tensors(self._module(*args, **kwargs)) if t.requires_grad]
         if not results:
             return
         try:
             torch.autograd.grad(results, self._leaves, [torch.ones_like(t) for t in results], allow_unused=True)
         except RuntimeError as error:  # as of a checkpoint with use_reentrant=True
             raise UserError(f"the backward on example_inputs fails, so that no time is measured: {error}") from error
-
-
-def _tensors(tree: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_flatten(tree)[0] if isinstance(leaf, Tensor)]
 
 
 def _differentiable(leaf: Any) -> Any:

@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils._pytree import tree_map
 
 from fastnas.measure import Saving
+from fastnas.swap.calls import tensors
 from fastnas.swap.report import Cost
 
 
@@ -25,10 +26,12 @@ class _Call:
     ended: float | None = None
 
     def begin(self, _: Any) -> None:
-        self.begun = self.begun or now()
+        if self.begun is None:
+            self.begun = now()
 
     def end(self, _: Any) -> None:
-        self.ended = self.ended or now()
+        if self.ended is None:
+            self.ended = now()
 
 
 class Part:
@@ -95,11 +98,11 @@ class Part:
         call = self._calls[-1]
         call.forward += now()
         if len(self._calls) == 1:
-            known = [leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, Tensor)]
-            self._saved = self._saving.storages([*known, *module.parameters(), *module.buffers()], self._since)
-        for leaf in tree_flatten(result)[0]:
-            if isinstance(leaf, Tensor) and leaf.grad_fn is not None:
-                leaf.grad_fn.register_prehook(call.begin)
+            known = [*tensors((args, kwargs)), *module.parameters(), *module.buffers()]
+            self._saved = self._saving.storages(known, self._since)
+        for t in tensors(result):
+            if t.grad_fn is not None:
+                t.grad_fn.register_prehook(call.begin)
 
 
 def now() -> float:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor
-from torch.utils._pytree import tree_flatten
 
+from fastnas.swap.calls import tensors
 from fastnas.swap.promise import Weight
 
 CONSTANT = -1
@@ -59,7 +59,7 @@ class Read:
         if base is None or (needs and weight.is_leaf):
             return self.number(weight), 0
         if self._given is None:
-            self._given = {id(t): t for t in tree_flatten(self._arguments)[0] if isinstance(t, Tensor)}
+            self._given = {id(t): t for t in tensors(self._arguments)}
         if id(weight) in self._given:
             return self.number(weight), 0
         known = self._elements.get(id(base))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-from fastnas.swap.calls import Arguments, writable
+from fastnas.swap.calls import Arguments, tensors, writable
 from fastnas.swap.modules import restore_module
 from fastnas.swap.recipes import RefusedError, brief
 from fastnas.swap.trace import borrowed_buffers, generators, training
@@ -128,9 +128,9 @@ def _run(region: nn.Module, given: Any, mode: bool) -> list[tuple[str, Tensor | 
     with generators(seed=1), borrowed_buffers(region), training(region, mode), torch.enable_grad():
         args, kwargs = tree_map(writable, given)
         result = region(*args, **kwargs)
-        results = [leaf for leaf in tree_flatten(result)[0] if isinstance(leaf, Tensor)]
+        results = tensors(result)
         loss = sum((torch.randn_like(t) * t).sum() for t in results if t.requires_grad)
-        inputs = [leaf for leaf in tree_flatten(given)[0] if isinstance(leaf, Tensor) and leaf.requires_grad]
+        inputs = [t for t in tensors(given) if t.requires_grad]
         weights = dict(region.named_parameters())
         grads: Sequence[Tensor | None] = [None] * (len(inputs) + len(weights))
         if isinstance(loss, Tensor):
