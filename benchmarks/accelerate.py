@@ -139,11 +139,11 @@ def memory(style: str, name: str, threads: int) -> dict[str, float]:
     step = step_of(module, arguments)
     if name not in MODES:  # what libraries allocate on first use; accelerate has run the module already
         step()
-    release_workspaces()
-    module.zero_grad(set_to_none=True)
     known = [t for t in tree_flatten(arguments)[0] if isinstance(t, Tensor)]
     known += [*module.parameters(), *module.buffers()]
     saved = saved_for_backward(lambda: module(*arguments), known).storages
+    release_workspaces()
+    module.zero_grad(set_to_none=True)
     return {"saved": saved, "peak": peak(step), "accelerate": seconds}
 
 
