@@ -159,8 +159,10 @@ PYBIND11_MODULE(_C, m) {
         .def(py::init())
         .def("__enter__", [](Rehearsal& self) { self.enter(); })
         .def("__exit__", [](Rehearsal&, const py::args&) { Rehearsal::leave(); })
-        .def("repeat", &Rehearsal::repeat, "Take, and give back, what the calls inside another took.")
-        .def("most", &Rehearsal::most, "The most that the pool held at once.");
+        .def("repeat", &Rehearsal::repeat,
+             "Take, and give back, what the calls inside another took; returns the most that the pool held meanwhile.")
+        .def("held", &Rehearsal::held, "Bytes that the pool holds now, in use and unused.")
+        .def("most", &Rehearsal::most, "The most that it ever held.");
 
     py::class_<Arguments>(m, "Arguments")
         .def(py::init([](std::vector<View> inputs, Address alpha, std::vector<Address> parameters,

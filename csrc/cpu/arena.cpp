@@ -114,17 +114,21 @@ class Pool {
         if (reserved_) heard_.push_back({block.data, 0, false});
     }
 
-    // Asks for what another was asked for, and gives back what was given back there.
-    void repeat(const Pool& other) {
-        std::map<const char*, Block> held;  // by the address that the block has there
+    // Asks for what another was asked for, and gives back what was given back there. Returns the most that it held
+    // meanwhile.
+    std::size_t repeat(const Pool& other) {
+        std::size_t most = held();
+        std::map<const char*, Block> taken;  // by the address that the block has there
         for (const Request& request : other.heard_) {
             if (request.bytes > 0) {
-                held[request.block] = take(request.bytes, request.lasting);
+                taken[request.block] = take(request.bytes, request.lasting);
+                most = std::max(most, held());
             } else {
-                give_back(held.at(request.block));
-                held.erase(request.block);
+                give_back(taken.at(request.block));
+                taken.erase(request.block);
             }
         }
+        return most;
     }
 
     void release() {
@@ -136,6 +140,11 @@ class Pool {
     std::size_t unused() {
         const std::lock_guard lock(mutex_);
         return unused_bytes();
+    }
+
+    std::size_t held() {
+        const std::lock_guard lock(mutex_);
+        return used_ + unused_bytes();
     }
 
     std::size_t most_held() {
@@ -217,8 +226,12 @@ bool Rehearsal::is_on() {
     return rehearsed != nullptr;
 }
 
-void Rehearsal::repeat(const Rehearsal& other) {
-    pool_->repeat(*other.pool_);
+std::size_t Rehearsal::repeat(const Rehearsal& other) {
+    return pool_->repeat(*other.pool_);
+}
+
+std::size_t Rehearsal::held() const {
+    return pool_->held();
 }
 
 std::size_t Rehearsal::most() const {

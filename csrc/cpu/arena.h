@@ -41,9 +41,11 @@ class Rehearsal {
     static void leave();
     static bool is_on();  // on this thread
 
-    // Takes from this pool what the calls inside `other` took, in a fraction of the time.
-    void repeat(const Rehearsal& other);
-    std::size_t most() const;  // the most that the pool held at once, in use and unused
+    // Takes from this pool what the calls inside `other` took, in a fraction of the time. Returns the most that the pool
+    // held meanwhile, in use and unused.
+    std::size_t repeat(const Rehearsal& other);
+    std::size_t held() const;  // what the pool holds now
+    std::size_t most() const;  // the most that it ever held
 
   private:
     std::shared_ptr<Pool> pool_;

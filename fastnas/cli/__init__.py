@@ -7,35 +7,47 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
+from importlib import import_module
 from typing import Any
 
 import click
 
 from fastnas import __version__
-from fastnas.cli.accelerate import accelerate
-from fastnas.cli.bench import bench
-from fastnas.cli.decode import decode
-from fastnas.cli.evaluate import evaluate
-from fastnas.cli.export import export
-from fastnas.cli.info import info
-from fastnas.cli.plan import plan
-from fastnas.cli.plot import plot
-from fastnas.cli.repeat import repeat
-from fastnas.cli.report import report
-from fastnas.cli.retrain import retrain
-from fastnas.cli.search import search
 from fastnas.errors import DamageWarning, InterruptError, LostError, UserError
 from fastnas.search.launch import launched
 
 _PATIENCE = 2.0  # seconds for torchrun to see which process was lost: it reports the one that ends first
+
+# Each is a module of this name, in the order in which they are used.
+COMMANDS = (
+    "search",
+    "decode",
+    "retrain",
+    "repeat",
+    "evaluate",
+    "export",
+    "plot",
+    "report",
+    "plan",
+    "accelerate",
+    "info",
+    "bench",
+)
 
 
 class _Commands(click.Group):
     """Turns what the user can put right into one sentence and an exit code: 2, or 130 after Ctrl-C."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order in which they are used."""
-        return list(self.commands)
+        """All of them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Imports a command when it is asked for: no other's options are worked out."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f"fastnas.cli.{cmd_name}"), cmd_name)
+        return command
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs a command; of several processes the first alone prints how it goes."""
@@ -94,7 +106,3 @@ def main() -> None:
       fastnas plot runs/digits
       fastnas retrain runs/digits --out runs/digits-net --channels 16 --layers 4 --epochs 10
     """
-
-
-for _command in (search, decode, retrain, repeat, evaluate, export, plot, report, plan, accelerate, info, bench):
-    main.add_command(_command)

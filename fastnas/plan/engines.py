@@ -61,9 +61,7 @@ class CpuEngine:
         return [*of_inputs, flat]
 
     def _call(self, ledger: Ledger, spec: Spec, shapes: tuple[Shape, ...], memory: str, backward: bool) -> None:
-        call = _Call(spec.text, shapes, memory, self._threads, backward).rehearsed()
-        ledger.pool.repeat(call)
-        ledger.call(call.most(), pooled=True)
+        ledger.pooled_call(_Call(spec.text, shapes, memory, self._threads, backward).rehearsed())
 
 
 @dataclass(frozen=True)
@@ -140,14 +138,14 @@ class GpuEngine:
         out, statistics = results.output(spec, x, sizes[spec.outputs[0]], "cuda"), results.statistics(spec, x)
         saved = floats(self._gpu.saved_size(spec, x, sizes, memory))
         plan = compiled(spec.text).plan_forward(len(x), areas(shapes), memory, self._tiling)
-        ledger.call(_gpu_scratch(spec, plan, shapes), pooled=False)
+        ledger.call(_gpu_scratch(spec, plan, shapes))
         return out, _kept(spec, out, saved, statistics, inputs)
 
     def backward(self, ledger: Ledger, spec: Spec, grad: Tensor, shapes: Sequence[Shape], memory: str) -> list[Tensor]:
         plan = compiled(spec.text).plan_backward(len(grad), areas(shapes), memory, self._tiling, _WANTS)
         # The gradients of the inputs are parts of one tensor, which lives as long as any of them.
         of_inputs, flat = floats(plan.grad_inputs), floats(plan.grads)
-        ledger.call(_gpu_scratch(spec, plan, shapes), pooled=False)
+        ledger.call(_gpu_scratch(spec, plan, shapes))
         pieces = torch.split(of_inputs, [prod(shape) for shape in shapes])
         return [*(piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True)), flat]
 

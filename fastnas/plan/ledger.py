@@ -6,13 +6,16 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from fastnas.measure import Watching
 from fastnas.plan.described import described
+
+if TYPE_CHECKING:
+    from fastnas import _C
 
 # oneDNN works on copies, in a layout of its own, of what a convolution reads and writes.
 _CONVOLUTIONS = (torch.ops.aten.convolution.default, torch.ops.aten.convolution_backward.default)
@@ -56,10 +59,15 @@ class Ledger(Watching):
         finally:
             self._in_pool = False
 
-    def call(self, scratch: int, pooled: bool) -> None:
-        """An operator has run, which took `scratch` bytes from the pool, where it still is, or from PyTorch."""
+    def call(self, scratch: int) -> None:
+        """An operator has run, which took so many bytes from PyTorch meanwhile."""
         self.scratch = max(self.scratch, scratch)
-        self._note(0 if pooled else scratch)
+        self._note(self.pool.held() + scratch)
+
+    def pooled_call(self, call: _C.Rehearsal) -> None:
+        """An operator has run, which took from the pool what this one of its own heard of."""
+        self.scratch = max(self.scratch, call.most())
+        self._note(self.pool.repeat(call))
 
     def keep(self, tensors: int) -> None:
         """So many tensors come to stay, whose values are counted already."""
@@ -74,7 +82,7 @@ class Ledger(Watching):
         for result in _tensors(results):
             self._follow(result, result.untyped_storage().nbytes())
         copies = (*args, results) if func in _CONVOLUTIONS else ()
-        self._note(sum(t.nbytes for t in _tensors(*copies)))
+        self._note(self.pool.held() + sum(t.nbytes for t in _tensors(*copies)))
         return results
 
     def _follow(self, tensor: Tensor, size: int) -> None:
@@ -103,7 +111,7 @@ class Ledger(Watching):
             self._live += size
 
     def _note(self, more: int) -> None:
-        self.peak = max(self.peak, self._live + self.pool.most() + more)
+        self.peak = max(self.peak, self._live + more)
 
 
 @dataclass(frozen=True)

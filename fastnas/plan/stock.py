@@ -33,13 +33,13 @@ class StockEngine:
         channels = sum(spec.channels[i] for i in spec.outputs)
         out = floats(len(inputs[0]), channels, *sizes[spec.outputs[0]])
         saved = floats(_saved(spec, shapes) // FLOAT)
-        ledger.call(max(edge.forward for edge, _ in _edges(spec, shapes)), pooled=False)
+        ledger.call(max(edge.forward for edge, _ in _edges(spec, shapes)))
         return out, [saved]
 
     def backward(self, ledger: Ledger, spec: Spec, grad: Tensor, shapes: Sequence[Shape], memory: str) -> list[Tensor]:
         of_inputs = [floats(*shape) for shape in shapes]
         flat = floats(weights(spec) + spec.alphas)
-        ledger.call(max(edge.backward for edge, _ in _edges(spec, tuple(shapes))), pooled=False)
+        ledger.call(max(edge.backward for edge, _ in _edges(spec, tuple(shapes))))
         return [*of_inputs, flat]
 
 
