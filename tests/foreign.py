@@ -106,6 +106,33 @@ class PartialChannels(nn.Module):
         return out.view(n, 4, c // 4, h, w).transpose(1, 2).contiguous().view(n, -1, h, w)
 
 
+class _Reversed(torch.autograd.Function):
+    """Gradients change their sign."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        return -g
+
+
+class AlikeSlices(stock.MixedOp):
+    """Every candidate reads the same numbers, but the gradients of four go other ways: doubled, turned, cut off."""
+
+    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
+        def cut() -> Tensor:
+            return x[:, 1 : 1 + C]
+
+        inputs = [cut() for _ in self._ops]
+        if inputs[3].requires_grad:
+            inputs[3].register_hook(lambda g: 2 * g)
+        inputs[4], inputs[5] = _Reversed.apply(cut()), _Reversed.apply(x)[:, 1 : 1 + C]
+        inputs[6] = cut().detach()
+        return sum(w * op(h) for w, op, h in zip(weights, self._ops, inputs, strict=True))
+
+
 class SampledPath(stock.MixedOp):
     """In training the edge is dropped with a probability; one candidate also runs without gradients."""
 

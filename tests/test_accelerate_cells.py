@@ -24,6 +24,7 @@ STYLES: dict[str, tuple[Callable[[], nn.Module], Callable[[], tuple[Any, ...]]]]
     "bare pools, stride 2": (lambda: foreign.BarePools(stride=2), lambda: (x(), weights())),
     "partial channels": (foreign.PartialChannels, lambda: (x(4 * C), weights())),
     "partial channels, stride 2": (lambda: foreign.PartialChannels(stride=2), lambda: (x(4 * C), weights())),
+    "slices that look alike": (lambda: foreign.AlikeSlices(C, 1), lambda: (x(2 * C), weights())),
     "drop path and no_grad": (lambda: foreign.SampledPath(C, 1), lambda: (x(), weights())),
     "shared weights": (foreign.SharedWeights, lambda: (x(), weights())),
     "unused": (lambda: foreign.Unused(C, 1), lambda: (x(), weights())),

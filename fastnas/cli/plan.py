@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fastnas.cli.lasting import lasting
 from fastnas.cli.text import next_command, results
 from fastnas.errors import UserError
 
@@ -116,10 +117,11 @@ def plan(
         raise UserError(f"--json: there is no folder {path.parent}")
     given = {"filters" if pixels else "channels": channels, "layers": layers, "steps": steps, "num_classes": classes}
 
-    import torch
-    from rich.console import Console
+    with lasting():
+        import torch
+        from rich.console import Console
 
-    from fastnas.plan import MODES, Described, Size, make_plan
+        from fastnas.plan import MODES, Described, Size, make_plan
 
     try:
         described = Described(network, **{name: value for name, value in given.items() if value is not None})

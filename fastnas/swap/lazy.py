@@ -86,6 +86,8 @@ class Run:
         if shape is None or not self.open():
             return None
         source: Tensor | Value = x.compute() if type(x) is Joined else settled(x)
+        if isinstance(source, Tensor):
+            source = self.read.same(source)
         earlier = self._pending.get(recipe)
         if earlier is not None and self._repeats(earlier[-1], source):
             call = earlier[-1]

@@ -34,6 +34,12 @@ class Read:
         self._versions: list[tuple[Tensor, int]] = []
         self._given: dict[int, Tensor] | None = None
         self._elements: dict[int, list[_Elements]] = {}
+        self._slices: dict[Any, Tensor] = {}
+
+    def same(self, t: Tensor) -> Tensor:
+        """The first of the slices that are alike: code may cut a tensor anew for every candidate."""
+        what = _slice(t)
+        return t if what is None else self._slices.setdefault(what, t)
 
     def number(self, t: Tensor) -> int:
         """Of a tensor that a promise reads."""
@@ -83,6 +89,7 @@ class Read:
         self.tensors.clear()
         self._numbers.clear()
         self._elements.clear()
+        self._slices.clear()
         self._given = None
 
 
@@ -93,3 +100,15 @@ class _Elements:
         self.number, self.offset = number, int(t.storage_offset())
         self.count = t.numel() if t.is_contiguous() else 0
         self.requires_grad, self.dtype = t.requires_grad, t.dtype
+
+
+def _slice(t: Tensor) -> Any:
+    """Equal for slices of the same, whose gradients go the same way; None of what is none, or is watched itself."""
+    if t._base is None:
+        return None
+    way = None
+    if t.requires_grad:
+        if type(t.grad_fn).__name__ != "SliceBackward0" or t.retains_grad or t._backward_hooks:
+            return None
+        way = t.grad_fn.next_functions[0]  # type: ignore[union-attr]
+    return id(t._base), way, t.storage_offset(), t.shape, t.stride(), t.dtype
