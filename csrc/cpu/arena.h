@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <memory>
 #include <new>
+#include <stdexcept>
 
 namespace fastnas {
 
@@ -41,8 +42,8 @@ class Rehearsal {
     static void leave();
     static bool is_on();  // on this thread
 
-    // Takes from this pool what the calls inside `other` took, in a fraction of the time. Returns the most that the pool
-    // held meanwhile, in use and unused.
+    // Takes from this pool what the calls inside `other` took, in a fraction of the time. Returns the most that the
+    // pool held meanwhile, in use and unused.
     std::size_t repeat(const Rehearsal& other);
     std::size_t held() const;  // what the pool holds now
     std::size_t most() const;  // the most that it ever held
@@ -78,9 +79,10 @@ class Arena {
 class Scratch {
   public:
     template <class Layout>
-    explicit Scratch(Layout layout) : workspace_(measure(layout)) {
+    explicit Scratch(Layout layout) : bytes_(measure(layout)), workspace_(bytes_) {
         Arena arena(workspace_.data());
         layout(arena);
+        if (arena.used() != bytes_) throw std::logic_error("a layout takes other memory than it has counted");
     }
 
   private:
@@ -90,6 +92,7 @@ class Scratch {
         layout(arena);
         return arena.used();
     }
+    std::size_t bytes_;
     Workspace workspace_;
 };
 

@@ -92,7 +92,8 @@ class EdgeBackward {
         for (std::size_t c = 0, number = 0; c < edge_.candidates.size(); ++c) {
             const Candidate& candidate = edge_.candidates[c];
             stages_[c].reserve(candidate.stages.size());  // `before` points into it
-            T* d = keeps_gathered(candidate) ? gathered[c % 2].at(0, most_gathered, arena) : nullptr;
+            const bool keeps = keeps_gathered(candidate);
+            T* d = keeps ? gathered[c % 2].at(0, most_gathered, arena) : nullptr;  // null, too, where sizes are counted
             for (const Stage& stage : candidate.stages) {
                 const std::size_t after = &candidate.stages.back() - &stage;
                 stages_[c].push_back({{},
@@ -109,7 +110,8 @@ class EdgeBackward {
                 if (after == 0) own.gathered = d;
                 // The gradient before the last stage takes the place of d, which that stage's derivative has read.
                 if (after > 0)
-                    own.grad = after == 1 && d ? d : grads[c % 2].at(after - 1, cell_.state_size(edge_.target), arena);
+                    own.grad =
+                        after == 1 && keeps ? d : grads[c % 2].at(after - 1, cell_.state_size(edge_.target), arena);
                 own.layout(cell_, edge_.target, arena);
             }
         }

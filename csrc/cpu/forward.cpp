@@ -59,8 +59,8 @@ class Forward : public Cell<T> {
         for (int i = 0; i < graph.inputs; ++i) input = std::max(input, state_size(i));
         T* shared = arena.take<T>(input);  // inputs are loaded one after the other, when their turn as source comes
         for (int i = 0; i < int(states_.size()); ++i) {
-            T* saved = graph.is_input(i) ? shared : this->saved_state(i);
-            states_[i] = saved ? saved : arena.take<T>(state_size(i));
+            T* saved = this->saved_state(i);
+            states_[i] = graph.is_input(i) ? shared : saved ? saved : arena.take<T>(state_size(i));
         }
         threads_ = layout_threads<T>(*this, arena);
     }
