@@ -37,7 +37,7 @@ def test_a_node_of_pc_darts_is_one_operator() -> None:
     module = foreign.PCCell().double()
     assert fastnas.accelerate(module).fused
     found = operators(module, (x(12), x(12), rows(5), weights(5)))
-    assert sorted(found) == [0, 0, 2 + 2, 3 + 3]  # nodes: edges, whose candidates slice their input anew, and what passes
+    assert sorted(found) == [0, 0, 2 + 2, 3 + 3]  # of nodes: edges, and what passes
 
 
 def test_an_edge_used_twice_shares_its_weights_in_one_operator() -> None:
