@@ -158,7 +158,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, dict[str, objec
     names = [STOCK, STOCK_LAST, *MODES, *([f"{OWN} {mode}" for mode in MODES] if style.own else [])]
     figures: dict[str, dict[str, object]] = {}
     for contestant_name in names:
-        found = isolated(memory, name, contestant_name, options.threads)
+        found = isolated(memory, name, contestant_name, options.threads, limit=options.limit)
         figures[contestant_name] = {"failure": found} if isinstance(found, str) else dict(found)
     names = [n for n in names if "failure" not in figures[n]]
     timed = isolated(step_times, name, names, options.rounds, options.threads, limit=options.limit)
