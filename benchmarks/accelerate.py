@@ -23,6 +23,7 @@ import torch
 from isolated import isolated
 from machine import machine
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from timing import interleaved
 from torch import Tensor, nn
@@ -180,7 +181,7 @@ def step_times(style: str, names: list[str], rounds: int, threads: int) -> dict[
 
 
 def table(name: str, figures: dict[str, dict[str, object]]) -> Table:
-    shown = Table(name, title_justify="left")
+    shown = Table(escape(name), title_justify="left")
     for heading in ("a step", "stock / this", "channels_last / this", "saved", "peak", "accelerate took"):
         shown.add_column(heading, justify="right")
     times = {n: median(f["seconds"]) for n, f in figures.items() if isinstance(f.get("seconds"), list)}
