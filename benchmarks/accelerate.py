@@ -130,9 +130,11 @@ def _channels_last(leaf: object) -> object:
 
 def step_of(module: nn.Module, arguments: tuple[object, ...]) -> Callable[[], None]:
     """Forward and backward with every gradient."""
+    parameters = list(module.parameters())  # `zero_grad` walks thousands of modules first; optimisers do not
 
     def step() -> None:
-        module.zero_grad(set_to_none=True)
+        for parameter in parameters:
+            parameter.grad = None
         results = [t for t in tree_flatten(module(*arguments))[0] if isinstance(t, Tensor)]
         torch.autograd.backward(results, [torch.ones_like(t) for t in results])
 

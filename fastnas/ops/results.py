@@ -28,7 +28,8 @@ def statistics(spec: Spec, x: Tensor) -> Tensor:
 def split(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
     """Pieces of a flat tensor, one after the other, of the shapes and dtypes of `like`."""
     pieces = torch.split(flat, [t.numel() for t in like])
-    return [piece.view(t.shape).to(t.dtype) for piece, t in zip(pieces, like, strict=True)]
+    views = [piece.view(t.shape) for piece, t in zip(pieces, like, strict=True)]
+    return [view if view.dtype is t.dtype else view.to(t.dtype) for view, t in zip(views, like, strict=True)]
 
 
 def size(tensors: Sequence[Tensor]) -> Any:
