@@ -19,7 +19,7 @@ from fastnas.search.launch import launched
 _PATIENCE = 2.0  # seconds for torchrun to see which process was lost: it reports the one that ends first
 
 # Each is a module of this name, in the order in which they are used.
-COMMANDS = (
+_COMMANDS = (
     "search",
     "decode",
     "retrain",
@@ -40,11 +40,11 @@ class _Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All of them."""
-        return list(COMMANDS)
+        return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Imports a command when it is asked for: no other's options are worked out."""
-        if cmd_name not in COMMANDS:
+        if cmd_name not in _COMMANDS:
             return None
         command: click.Command = getattr(import_module(f"fastnas.cli.{cmd_name}"), cmd_name)
         return command
