@@ -73,6 +73,7 @@ def main(kills: int) -> None:
     root = Path(tempfile.mkdtemp(prefix="fastnas-kill-"))
     make_images(root)
     whole, longest = {}, {}
+    assert ended(start(RUNS[0], root, root / "first"))  # the server that forks these imports PyTorch before
     for run in RUNS:
         out = root / f"{run.__name__}-whole"
         begin = time.perf_counter()
