@@ -3,8 +3,8 @@
     python benchmarks/accelerate.py                     # every style
     python benchmarks/accelerate.py DARTS --json result.json
 
-`DARTS` is the paper's search network of 8 cells; the other networks are the small ones of tests/foreign_networks.py.
-Seconds that `accelerate` takes include its own measurements of time and memory.
+`DARTS` is the paper's search network of 8 cells, `Auto-DeepLab` that of 12 layers; the other networks are the small
+ones of tests/foreign_networks.py. Seconds that `accelerate` takes include its own measurements of time and memory.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from statistics import median
 
 import stock
+import stock_trellis
 import torch
 from isolated import isolated
 from machine import machine
@@ -31,7 +32,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 import fastnas
 from fastnas.measure import peak, saved_for_backward
-from fastnas.nn import DartsSupernet, TrellisCell
+from fastnas.nn import AutoDeepLabSupernet, DartsSupernet, TrellisCell
 from fastnas.nn.pc_darts import PCDartsCell
 from fastnas.ops import release_workspaces
 
@@ -84,6 +85,11 @@ def trellis_cell(size: int) -> Style:
 
 STYLES = {
     "DARTS": Style(stock.Network, lambda: (torch.randn(16, 3, 32, 32),), lambda memory: DartsSupernet(memory=memory)),
+    "Auto-DeepLab": Style(
+        stock_trellis.Network,
+        lambda: (torch.randn(2, 3, 129, 129),),
+        lambda memory: AutoDeepLabSupernet(num_classes=19, memory=memory),
+    ),
     "PC-DARTS cell": Style(
         lambda: foreign.PCCell(64, 64),
         lambda: (images(16, 64, 32, 32), images(16, 64, 32, 32), rows(5, 8), rows(5)),

@@ -59,6 +59,14 @@ def test_code_that_compares_classes_stays() -> None:
     assert_same(ours, theirs, (x(), weights()))
 
 
+def test_a_call_of_many_arguments_is_not_guessed() -> None:
+    """It would take minutes: Auto-DeepLab's cells have so many. Their edges are fused all the same."""
+    report = fastnas.accelerate(foreign_networks.Trellis())
+    assert {type(m).__name__ for m in (foreign_networks.Trellis().cells)} == {e.kind for e in report.left}
+    assert all(e.reason and "5 arguments" in e.reason and "give example_inputs" in e.reason for e in report.left)
+    assert {e.kind for e in report.fused} == {"MixedOp"}
+
+
 def test_what_costs_little_stays() -> None:
     class Cheap(stock.MixedOp):
         def __init__(self) -> None:

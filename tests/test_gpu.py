@@ -46,8 +46,8 @@ def on(p: Problem, device: str | torch.device = "cuda", dtype: torch.dtype = tor
     return replace(single, alpha=single.alpha.to(device), grad=single.grad.to(device), **lists)
 
 
-def assert_agrees(case: Case, backend: str, memory: str, seeds: int = 1) -> None:
-    """As exact as twice eager, largest over seeds; a few roundings of numbers of a tensor's size are granted."""
+def assert_agrees(case: Case, backend: str, memory: str, seeds: int, granted: float = 0.0) -> None:
+    """As exact as twice eager, largest over seeds, or up to `granted` times a tensor's largest value."""
     worst: dict[str, list[float]] = {}
     for seed in range(seeds):
         p = problem(case, seed)
@@ -57,7 +57,7 @@ def assert_agrees(case: Case, backend: str, memory: str, seeds: int = 1) -> None
             assert not b.isnan().any(), name
             scale = max(1.0, e.abs().max().item()) if e.numel() else 0.0
             found = worst.setdefault(name, [0.0, 0.0])
-            found[0] = max(found[0], 2 * error(a.cpu(), e), 1e-5 * scale if seeds == 1 else 0.0)
+            found[0] = max(found[0], 2 * error(a.cpu(), e), granted * scale)
             found[1] = max(found[1], error(b.cpu(), e))
     for name, (allowed, actual) in worst.items():
         assert actual <= allowed, f"{name}: {actual:.2e}, allowed {allowed:.2e}"
@@ -66,7 +66,8 @@ def assert_agrees(case: Case, backend: str, memory: str, seeds: int = 1) -> None
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 @memories
 def test_agrees_with_the_reference(case: Case, backend: str, memory: str) -> None:
-    assert_agrees(case, backend, memory)
+    # With one seed alone, chance decides which of two is less exact in one of this case's many tensors.
+    assert_agrees(case, backend, memory, seeds=6 if case.name == "trellis-affine" else 1, granted=1e-5)
 
 
 @pytest.mark.parametrize("case", PRECISE, ids=lambda case: case.name)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
+from fastnas.swap.modules import STATE
 from fastnas.swap.recipes import hook_stores
 from fastnas.swap.trace import is_leaf
 
@@ -35,7 +36,7 @@ def signature(arguments: Any) -> Any:
 
 
 def _described(module: nn.Module, numbers: dict[nn.Module, int], tensors: dict[int, int]) -> Any:
-    own = {"_parameters", "_buffers", "_modules", "training"}
+    own = {"_parameters", "_buffers", "_modules", "training", STATE}
     attributes = [(name, _value(v, tensors)) for name, v in module.__dict__.items() if name not in own]
     buffers = [(n, _buffer(b, is_leaf(module), tensors)) for n, b in module._buffers.items()]
     return (

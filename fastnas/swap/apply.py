@@ -136,7 +136,7 @@ class _Fusing:
         self._how = (memory, backend)
         self._keeps_slower = strict or memory == "lean"
         self._inside_candidates = {m for c in found.recipes for m in c.modules()}
-        self._kinds = {region: fingerprint(region) for region in found.regions}
+        self._kinds: dict[nn.Module, Any] = {}
         self._verified: dict[Any, float | str] = {}
         self._before: dict[nn.Module, Cost] = {}
         self._measured: dict[Any, tuple[Cost, Cost, str | None]] = {}
@@ -212,6 +212,8 @@ class _Fusing:
 
     def _kind(self, region: nn.Module, arguments: calls.Arguments) -> Any:
         """Equal for regions that are built and called alike."""
+        if region not in self._kinds:
+            self._kinds[region] = fingerprint(region)
         return self._kinds[region], signature((arguments.args, arguments.kwargs))
 
     def _arguments(self, region: nn.Module) -> calls.Arguments:

@@ -18,6 +18,7 @@ from fastnas.swap.recipes import Recipe, RefusedError, brief
 from fastnas.swap.trace import borrowed_buffers, generators
 
 _BATCH, _SIZE = 2, 8  # of guessed inputs; the size halves twice
+_GUESSED = 4  # arguments at most: with each more, there are three times as many ways to call it
 
 
 @dataclass
@@ -81,6 +82,8 @@ def guess(region: nn.Module, recipes: dict[nn.Module, Recipe], edges: int) -> Ar
     """
     parameters = inspect.signature(region.forward).parameters.values()
     needed = [p for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if len(needed) > _GUESSED:
+        raise RefusedError(f"how it is called with {len(needed)} arguments is not guessed; give example_inputs")
     weight = next((t for t in region.parameters() if t.is_floating_point()), None)
     like = {} if weight is None else {"dtype": weight.dtype, "device": weight.device}
     for given in _attempts(region, recipes, edges, len(needed), like):
