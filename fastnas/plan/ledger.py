@@ -110,8 +110,8 @@ class Ledger(Watching):
         else:
             self._live += size
 
-    def _note(self, more: int) -> None:
-        self.peak = max(self.peak, self._live + more)
+    def _note(self, besides: int) -> None:
+        self.peak = max(self.peak, self._live + besides)
 
 
 @dataclass(frozen=True)
