@@ -8,6 +8,7 @@ import foreign
 import foreign_networks
 import pytest
 import stock
+import stock_trellis
 import torch
 from foreign import C
 from swapped import assert_same, pair, weights, x
@@ -61,10 +62,20 @@ def test_code_that_compares_classes_stays() -> None:
 
 def test_a_call_of_many_arguments_is_not_guessed() -> None:
     """It would take minutes: Auto-DeepLab's cells have so many. Their edges are fused all the same."""
-    report = fastnas.accelerate(foreign_networks.Trellis())
-    assert {type(m).__name__ for m in (foreign_networks.Trellis().cells)} == {e.kind for e in report.left}
-    assert all(e.reason and "5 arguments" in e.reason and "give example_inputs" in e.reason for e in report.left)
+    report = fastnas.accelerate(stock_trellis.Network(filters=4, steps=2, layers=2))
+    assert {e.kind for e in report.left} == {"Cell"}
+    assert all(e.reason and "6 arguments" in e.reason and "give example_inputs" in e.reason for e in report.left)
     assert {e.kind for e in report.fused} == {"MixedOp"}
+
+
+def test_a_call_of_five_arguments_is_guessed() -> None:
+    class Weighted(stock.Cell):
+        def forward(self, s0, s1, weights, scale, shift) -> torch.Tensor:  # type: ignore[no-untyped-def, override]
+            return super().forward(s0, s1, weights * scale + shift)
+
+    report = fastnas.accelerate(Weighted(C, C, C, False, False))
+    assert [e.kind for e in report.fused] == ["Weighted"]
+    assert not report.left
 
 
 def test_what_costs_little_stays() -> None:

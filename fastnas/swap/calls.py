@@ -18,7 +18,7 @@ from fastnas.swap.recipes import Recipe, RefusedError, brief
 from fastnas.swap.trace import borrowed_buffers, generators
 
 _BATCH, _SIZE = 2, 8  # of guessed inputs; the size halves twice
-_GUESSED = 4  # arguments at most: with each more, there are three times as many ways to call it
+_GUESSED = 5  # arguments at most, two tensors and three weights: with each more there are three times as many ways
 
 
 @dataclass
