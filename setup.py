@@ -28,7 +28,7 @@ class BuildExtension(build_ext):
 
 files = [
     Path("csrc/bindings.cpp"),
-    *sorted(path for part in ("cpu", "gpu", "bench") for path in Path("csrc", part).glob("*.cpp")),
+    *sorted(path for part in ("cpu", "gpu", "bench", "swap") for path in Path("csrc", part).glob("*.cpp")),
 ]
 sources = [str(path) for path in files if X86 or path.stem not in WIDTHS]
 extension = Pybind11Extension(

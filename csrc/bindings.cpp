@@ -11,6 +11,7 @@
 #include "cpu/cell.h"
 #include "dlpack.h"
 #include "gpu/bindings.h"
+#include "swap/bindings.h"
 
 namespace py = pybind11;
 
@@ -217,5 +218,6 @@ PYBIND11_MODULE(_C, m) {
         },
         "Blend a batch's statistics into running ones.");
     bind_bench(m);
+    bind_swap(m);
     gpu::bind(m, cell);
 }

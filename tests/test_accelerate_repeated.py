@@ -145,7 +145,7 @@ def test_nothing_outlives_a_step(modules: tuple[Fickle, Fickle]) -> None:
 
 
 def test_what_is_kept_in_mind_is_bounded(modules: tuple[Fickle, Fickle], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastnas.swap.modules._EVENTS", 100)
+    monkeypatch.setattr("fastnas.swap.modules._REMEMBERED", 1000)
     for _ in range(2):
         for how in HOWS:
             _step(modules, how)

@@ -73,8 +73,8 @@ class Plan(NamedTuple):
 
     def compute(self, run: Run) -> Tensor:
         """The concatenated results."""
-        run.states.update(self.states)
-        inputs = [run.read.tensors[number] for number in self.inputs]
+        run.add_states(self.states)
+        inputs = [run.inputs[number] for number in self.inputs]
         out: Tensor = self.cell(inputs, self.alpha(run, inputs[0]))
         return out
 
@@ -113,7 +113,7 @@ class Builder:
         cell = self._found()
         if cell is None:
             return None
-        inputs = tuple([self._run.read.number(t) for t in self._inputs])
+        inputs = tuple([~self._run.number(t) for t in self._inputs])
         alpha = Alpha(self._run, self._weights)
         calls = {t.what.number for state in states for t in state.terms if type(t.what) is Call}
         return Plan(cell, inputs, alpha, tuple([state.number for state in states]), tuple(calls))

@@ -27,10 +27,10 @@ def evaluate(run: Run, values: Sequence[Value]) -> Tensor | list[Tensor]:
         return evaluate(run, values)
     if len({v.shape[2:] for v in values}) > 1:  # they cannot be concatenated
         return [run.tensors([v])[0] for v in values]
-    run.states.update([state.number for state in states])
+    run.add_states([state.number for state in states])
     calls = _calls(states)
     again = [call for call in calls if call.done]
-    known = len(run.read.tensors)
+    known = len(run.inputs)
     plan = Builder(run, states, values).plan
     if plan is None:
         run.home.in_order = True
@@ -40,7 +40,7 @@ def evaluate(run: Run, values: Sequence[Value]) -> Tensor | list[Tensor]:
         out = plan.compute(run)
     for call in calls:
         call.done = True
-    if not again and len(run.read.tensors) == known:
+    if not again and len(run.inputs) == known:
         met.plan = plan
     return out
 
@@ -69,6 +69,7 @@ def _calls(states: Sequence[Value]) -> list[Call]:
 
 def _one_by_one(run: Run, calls: Sequence[Call], values: Sequence[Value]) -> list[Tensor]:
     """Candidate after candidate as the code called them, since weights are used twice; sums of their results."""
+    kept = [run.value(call) for call in calls]
     for call in sorted(calls, key=lambda call: call.number):
         if type(call.source) is Value:
             _sum(run, call.source)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from functools import cache
 from itertools import compress
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,42 +19,33 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map
 
-from fastnas.swap.promise import Call, Joined, Promise, Value, settled
-from fastnas.swap.read import Read
+from fastnas.swap.promise import Call, Joined, Promise, Value
+from fastnas.swap.read import Tape, mode
 from fastnas.swap.recipes import Recipe
 
 if TYPE_CHECKING:
     from fastnas.swap.modules import Home, Met
 
 
-class Run:
+class Run(Tape):
     """One call of a region, with `arguments`; `evaluate` computes values that nothing has computed yet.
 
     Attributes:
         twice: whether a candidate has been called twice.
         calls: of candidates, by number.
-        values: how many there are.
-        states: numbers of the values that are inputs of candidates, or parts of sums as they are.
-        read: what the promises read.
-        history: what was promised, of what, in order: all that decides which operator computes it. Before it stands
-            what the home has `met` up to the last evaluation.
+        inputs, constants: what the promises read, by number; equal constants have the same.
     """
 
     def __init__(
         self, home: Home, evaluate: Callable[[Run, Sequence[Value]], Tensor | list[Tensor]], arguments: Any
     ) -> None:
+        super().__init__(arguments, home.alone, home.kinds)
         self.home, self._evaluate = home, evaluate
         self.twice = False
-        self.calls: list[Call] = []
-        self.states: set[int] = set()
-        self._pending: dict[Recipe, list[Call]] = {}
-        self._mode = _mode()
-        devices = compress(("cpu", "cuda"), self._mode[1:])
-        self._device = torch.device("cpu")
+        devices = compress(("cpu", "cuda"), self.mode[1:])
         self._half = {device: torch.get_autocast_dtype(device) for device in devices}  # of autocast
-        self.values = 0
-        self.history: list[Any] = []
-        self.read = Read(arguments, self.history)
+        self._device = torch.device("cpu")
+        self.half = bool(self._half)
 
     def __enter__(self) -> Run:
         _active.runs.append(self)
@@ -63,46 +53,8 @@ class Run:
 
     def __exit__(self, *_: object) -> None:
         _active.runs.pop()
-        for call in self.calls:
-            call.value = None
-        # They refer to each other, and their tensors would wait for the garbage collector.
-        self.calls.clear()
-        self._pending.clear()
-        self.read.clear()
+        self.clear()
         self.diverge()
-
-    def open(self) -> bool:
-        """Whether promises can be made: they are all computed in the modes in which the run began."""
-        return self._mode == _mode()
-
-    def sums(self) -> bool:
-        """Whether sums and products can be promised: autocast leaves these as they are."""
-        return self._mode[0] is torch.is_grad_enabled()
-
-    def promise(self, recipe: Recipe, x: Any) -> Value | None:
-        """What the candidate of `recipe` would return for `x`; None if it cannot be promised now."""
-        mine = x.run is self if isinstance(x, Promise) else isinstance(x, Tensor) and x.is_floating_point()
-        shape = recipe.result(x.shape) if mine else None
-        if shape is None or not self.open():
-            return None
-        source: Tensor | Value = x.compute() if type(x) is Joined else settled(x)
-        if isinstance(source, Tensor):
-            source = self.read.same(source)
-        earlier = self._pending.get(recipe)
-        if earlier is not None and self._repeats(earlier[-1], source):
-            call = earlier[-1]
-            call.repeats += 1
-        else:
-            source = settled(source)
-            call = Call(recipe, source, shape, len(self.calls))
-            self.calls.append(call)
-            if recipe.leaves:
-                self._pending.setdefault(recipe, []).append(call)
-        if type(source) is Value:
-            self.states.add(source.number)
-        elif self._half:
-            self._device = source.device
-        return self._promised(call)
 
     def _repeats(self, last: Call, source: Tensor | Value) -> bool:
         """Whether a candidate's call is its last one again; if not, what that one promised may have to be computed."""
@@ -117,11 +69,11 @@ class Run:
 
     def value(self, call: Call) -> Value:
         """What was promised for a call; once the run has ended, promised again."""
-        return self._promised(call) if call.value is None else call.value
+        return self.promised(call) if call.value is None else call.value
 
     def settle(self, recipe: Recipe, x: Any) -> None:
         """Computes what was promised of a candidate before it runs again: running statistics keep their order."""
-        for call in self._pending.get(recipe, []):
+        for call in self.pending(recipe):
             if not call.done and type(x) is Value:
                 x.compute()  # as a rule that of which the promise is a part
             if not call.done:
@@ -134,36 +86,28 @@ class Run:
         inside = set(map(id, calls))
         first: list[Call] = []
         for call in calls:
-            for earlier in self._pending.get(call.recipe, ()):
+            for earlier in self.pending(call.recipe):
                 if earlier is call:
                     break
                 if not earlier.done and id(earlier) not in inside:
                     first.append(earlier)
         return first
 
-    def number(self, x: Tensor | Value) -> int:
-        """Of a value, or, negative, of a tensor that a promise reads."""
-        if type(x) is Value:
-            if x.tensor is None:
-                return x.number
-            x = x.tensor
-        return ~self.read.number(cast(Tensor, x))
-
     def met(self, values: Sequence[Value]) -> Met:
         """What is known of an evaluation of `values` that follows on this history."""
-        met = self.home.met((*self.history, tuple([value.number for value in values])))
-        self.history[:] = [met]
+        met = self.home.met(self.history(), tuple([value.number for value in values]))
+        self.begin(met)
         return met
 
     def diverge(self) -> None:
         """Ends the history: what is done next has not been met before."""
-        self.history[:] = [object()]
+        self.begin(None)
 
     def tensors(self, promises: Sequence[Promise]) -> list[Tensor]:
         """The promises, computed together as far as they are not yet."""
         todo = list({id(p): p for p in promises if p.tensor is None}.values())
         values = list({id(v): v for p in todo for v in p.values if v.tensor is None}.values())
-        if values and self.read.changed():
+        if values and self.changed():
             raise RuntimeError(
                 "an input of a fused candidate was changed in place before the candidate's result was used; "
                 "fastnas.restore gives the module's own computation back"
@@ -205,21 +149,19 @@ class Run:
             if type(p) is Joined:
                 p.tensor = p.moved(torch.cat([part.tensor for part in p.parts], 1))  # type: ignore[misc]
 
-    def _promised(self, call: Call) -> Value:
-        dtype = self._dtype(call.recipe, call.source)
-        return Value(self, call.shape, dtype, (call,), None, (call.recipe, self.number(call.source)))
-
-    def _dtype(self, recipe: Recipe, x: Tensor | Promise) -> torch.dtype:
-        """Of a candidate's result: convolutions follow autocast."""
-        if not self._half or not recipe.convolves or x.dtype == torch.float64:
+    def _dtype(self, recipe: Recipe, x: Tensor | Value) -> torch.dtype:
+        """Of a candidate's result under autocast, which convolutions follow."""
+        if isinstance(x, Tensor):
+            self._device = x.device
+        if not recipe.convolves or x.dtype == torch.float64:
             return x.dtype
         return self._half.get(self._device.type, x.dtype)
 
     def _own_mode(self) -> AbstractContextManager[Any]:
         """The grad and autocast modes in which the values were promised."""
         stack = ExitStack()
-        if self._mode != _mode():
-            grad, *autocast = self._mode
+        if self.mode != mode():
+            grad, *autocast = self.mode
             if grad and not torch.is_inference_mode_enabled() and not torch.is_grad_enabled():
                 stack.enter_context(torch.enable_grad())
             if not grad:
@@ -256,12 +198,3 @@ class _Active(threading.local):
 
 
 _active = _Active()
-
-
-def _mode() -> tuple[bool, ...]:
-    if _cuda():
-        return torch.is_grad_enabled(), torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")
-    return torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")
-
-
-_cuda = cache(torch.cuda.is_available)

@@ -18,14 +18,14 @@ from torch.nn.modules.module import _has_any_global_hook
 from fastnas.swap.build import Plan
 from fastnas.swap.graph import evaluate
 from fastnas.swap.lazy import Run, allowed, current
-from fastnas.swap.promise import Value
+from fastnas.swap.promise import Joined, Value
 from fastnas.swap.recipes import Recipe, hook_stores
 
 STATE = "_fastnas"
 """The attribute of a swapped module that holds its `Recipe` or `Home`."""
 
 
-_EVENTS = 30_000  # that a region keeps in mind, some MB; code that samples candidates always does something new
+_REMEMBERED = 1 << 20  # bytes of histories for a region; code that samples candidates always does something new
 
 
 @dataclass(eq=False, slots=True)
@@ -47,6 +47,7 @@ class Home:
         cells: the operators met so far, by their graph.
         orders: indices that put entries of α into an operator's order.
         alone: numbers of the values in a call that are computed by themselves.
+        kinds: numbers of candidates, evaluations and sorts of tensors, by which histories tell them.
         in_order: whether a candidate that runs again waits for what was promised of it: no operator computes both.
     """
 
@@ -56,23 +57,25 @@ class Home:
         self.orders: dict[Any, Tensor] = {}
         self.alone: set[int] = set()
         self.in_order = False
-        self._met: dict[tuple[Any, ...], Met] = {}
-        self._events = 0
+        self.kinds: dict[Any, int] = {}
+        self._met: dict[tuple[bytes, tuple[int, ...]], Met] = {}
+        self._remembered = 0
         self._hooks = [store for m in inner for store in hook_stores(m)]
 
     def __getstate__(self) -> dict[str, Any]:
         # which are of these very modules
-        return {**self.__dict__, "cells": {}, "orders": {}, "_met": {}, "_events": 0}
+        return {**self.__dict__, "cells": {}, "orders": {}, "kinds": {}, "_met": {}, "_remembered": 0}
 
-    def met(self, history: tuple[Any, ...]) -> Met:
-        """What is known of an evaluation that ends this history; the same object each time."""
-        found = self._met.get(history)
+    def met(self, history: bytes, values: tuple[int, ...]) -> Met:
+        """What is known of an evaluation of `values` that ends this history; the same object each time."""
+        found = self._met.get((history, values))
         if found is None:
-            self._events += len(history)
-            if self._events > _EVENTS:
+            self._remembered += len(history)
+            if self._remembered > _REMEMBERED:
                 self._met.clear()
-                self._events = len(history)
-            found = self._met[history] = Met()
+                self.kinds.clear()
+                self._remembered = len(history)
+            found = self._met[history, values] = Met()
         return found
 
     def runs(self) -> bool:
@@ -115,10 +118,10 @@ class _Candidate(_Swapped):
         if run is None or kwargs or len(args) != 1:
             return None
         own = self.__dict__
-        recipe: Recipe = own[STATE]
-        if "_is_replica" in own or recipe.why_changed():  # of nn.DataParallel, whose parameters are somewhere else
+        if "_is_replica" in own:  # of nn.DataParallel, whose parameters are somewhere else
             return None
-        return run.promise(recipe, args[0])
+        x = args[0]
+        return run.promise(own[STATE], x.compute() if type(x) is Joined else x)
 
 
 class _Region(_Swapped):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from fastnas import _C
 from fastnas.swap.calls import tensors
-from fastnas.swap.promise import Weight
+from fastnas.swap.promise import Value
 
 CONSTANT = -1
 Place = tuple[int, int]
@@ -15,91 +18,53 @@ Place = tuple[int, int]
 ONE: Place = (CONSTANT, 0)
 
 
-class Read:
-    """Numbers tensors and constants in the order in which they are met, so that calls alike number them alike.
+class Tape(_C.Tape):
+    """One call of a region, with `arguments`: what its code does with candidates, and what that reads.
+
+    csrc/swap does what happens for every candidate, and asks here for the rest. Values, calls, tensors and constants
+    are numbered in the order in which they are met, so that calls of the region that are alike number them alike.
 
     Args:
-        arguments: of the region's call.
-        history: of the run; says of every new tensor what it is.
-
-    Attributes:
-        tensors, constants: by number; equal constants have the same.
+        alone: numbers of the values that are computed as soon as they are promised.
+        kinds: of what has been met, numbers by which histories tell it.
     """
 
-    def __init__(self, arguments: Any, history: list[Any]) -> None:
-        self.tensors: list[Tensor] = []
-        self.constants: dict[float, int] = {1.0: 0}
-        self._arguments, self._history = arguments, history
-        self._numbers: dict[int, int] = {}
+    def __init__(self, arguments: Any, alone: set[int], kinds: dict[Any, int]) -> None:
+        super().__init__(Value, Tensor, mode, torch.is_grad_enabled, alone, kinds)
+        self._arguments = arguments
         self._versions: list[tuple[Tensor, int]] = []
-        self._given: dict[int, Tensor] | None = None
-        self._elements: dict[int, list[_Elements]] = {}
         self._slices: dict[Any, Tensor] = {}
 
-    def same(self, t: Tensor) -> Tensor:
-        """The first of the slices that are alike: code may cut a tensor anew for every candidate."""
-        what = _slice(t)
-        return t if what is None else self._slices.setdefault(what, t)
+    def changed(self) -> bool:
+        """Whether any of the tensors that are read has been changed in place."""
+        return any(t._version != version for t, version in self._versions)
 
-    def number(self, t: Tensor) -> int:
-        """Of a tensor that a promise reads."""
-        number = self._numbers.get(id(t))
-        if number is None:
-            number = self._numbers[id(t)] = len(self.tensors)
-            self.tensors.append(t)
-            self._history.append((t.shape, t.dtype, t.device))
-            if not t.is_inference():
-                self._versions.append((t, t._version))
-        return number
+    def clear(self) -> None:
+        """Forgets calls and tensors, which refer to each other and would wait for the garbage collector."""
+        super().clear()
+        self._slices.clear()
 
-    def place(self, weight: Weight) -> Place:
-        """Where a weight is: as a rule it is a view of a tensor of the region's arguments, or made inside it.
+    def _first(self, t: Tensor) -> Any:
+        """What a tensor is that is read for the first time, as far as operators depend on it."""
+        if not t.is_inference():
+            self._versions.append((t, t._version))
+        return t.shape, t.dtype, t.device
+
+    def _given(self) -> list[Tensor]:
+        """The tensors of which weights may be elements.
 
         Reading α as a whole saves taking it to pieces and putting these together again, and tells where the same
         entry comes twice.
         """
-        if not isinstance(weight, Tensor):
-            return CONSTANT, self.constants.setdefault(weight, len(self.constants))
-        base = weight._base
-        needs = weight.requires_grad
-        if base is None or (needs and weight.is_leaf):
-            return self.number(weight), 0
-        if self._given is None:
-            self._given = {id(t): t for t in tensors(self._arguments)}
-        if id(weight) in self._given:
-            return self.number(weight), 0
-        known = self._elements.get(id(base))
-        if known is None:
-            given = [t for t in self._given.values() if t is base or t._base is base]
-            known = self._elements[id(base)] = [_Elements(self.number(t), t) for t in (*given, base)]
-        offset: Any = weight.storage_offset()
-        dtype = weight.dtype
-        for elements in known:
-            at = offset - elements.offset
-            if 0 <= at < elements.count and elements.requires_grad is needs and elements.dtype is dtype:
-                return elements.number, at
-        return self.number(weight), 0
+        return tensors(self._arguments)
 
-    def changed(self) -> bool:
-        """Whether any of the tensors has been changed in place."""
-        return any(t._version != version for t, version in self._versions)
+    def _same(self, t: Tensor) -> Tensor:
+        """The first of the slices that are alike: code may cut a tensor anew for every candidate."""
+        what = _slice(t)
+        return t if what is None else self._slices.setdefault(what, t)
 
-    def clear(self) -> None:
-        """Forgets the numbers."""
-        self.tensors.clear()
-        self._numbers.clear()
-        self._elements.clear()
-        self._slices.clear()
-        self._given = None
-
-
-class _Elements:
-    """A tensor of which weights may be elements; of none if it is not contiguous."""
-
-    def __init__(self, number: int, t: Tensor) -> None:
-        self.number, self.offset = number, int(t.storage_offset())
-        self.count = t.numel() if t.is_contiguous() else 0
-        self.requires_grad, self.dtype = t.requires_grad, t.dtype
+    def _promoted(self, a: torch.dtype, b: torch.dtype) -> torch.dtype:
+        return torch.promote_types(a, b)
 
 
 def _slice(t: Tensor) -> Any:
@@ -112,3 +77,13 @@ def _slice(t: Tensor) -> Any:
             return None
         way = t.grad_fn.next_functions[0]  # type: ignore[union-attr]
     return id(t._base), way, t.storage_offset(), t.shape, t.stride(), t.dtype
+
+
+def mode() -> tuple[bool, ...]:
+    """Whether gradients, autocast on CPU and, where there is one, on a GPU are on."""
+    if _cuda():
+        return torch.is_grad_enabled(), torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")
+    return torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")
+
+
+_cuda = cache(torch.cuda.is_available)

@@ -63,15 +63,6 @@ class Recipe:
         recipe.odd = self.odd
         return recipe
 
-    def why_changed(self) -> str | None:
-        """What was done to the module since it was recognised; None if nothing."""
-        if any(self._empty):
-            return "it has hooks or modules that it did not have"
-        for store, before in self._children:
-            if list(store.values()) != before:
-                return "modules inside it have been replaced"
-        return None
-
     def result(self, shape: Sequence[int]) -> torch.Size | None:
         """The shape of its result for an input of `shape`; None if the operator does not take that."""
         last, found = self._last

@@ -17,7 +17,7 @@ Factors = tuple[Place, ...]
 
 def places(run: Run, weights: tuple[Weight, ...]) -> Factors:
     """Of a candidate's weights."""
-    return tuple(map(run.read.place, weights))
+    return tuple(map(run.place, weights))
 
 
 class Alpha:
@@ -49,16 +49,16 @@ class _Column:
         starts, total = {}, 0
         for number in self._tensors:
             starts[number] = total
-            total += run.read.tensors[number].numel()
+            total += run.inputs[number].numel()
         fixed = iter(range(total, total + len(self._constants)))
         order = tuple([next(fixed) if number == CONSTANT else starts[number] + at for number, at in entries])
         self._order = None if order == tuple(range(total + len(self._constants))) else order
 
     def gathered(self, run: Run, like: Tensor) -> Tensor:
         """(len(entries),)."""
-        flat = [run.read.tensors[number].reshape(-1).to(like.device, like.dtype) for number in self._tensors]
+        flat = [run.inputs[number].reshape(-1).to(like.device, like.dtype) for number in self._tensors]
         if self._constants:
-            values = list(run.read.constants)
+            values = list(run.constants)
             constants = [values[number] for number in self._constants]
             flat.append(torch.tensor(constants, dtype=like.dtype, device=like.device))
         whole = flat[0] if len(flat) == 1 else torch.cat(flat)
