@@ -1,6 +1,9 @@
 """The compiled part (csrc/bindings.cpp). Tensors come as addresses; a view is (address, shape, strides in elements)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
 
 _View = tuple[int, tuple[int, ...], tuple[int, ...]]
 _Stage = tuple[str, int, int]
@@ -120,3 +123,105 @@ class KernelCases:
     def __init__(self, channels: int, size: int, stride: int) -> None: ...
     def work(self) -> list[tuple[str, float, float]]: ...
     def seconds(self, name: str, budget: float) -> float: ...
+
+class Call:
+    """A candidate's call that has been promised.
+
+    Attributes:
+        source: its input.
+        shape: of its result.
+        value: what was promised for it, while that is held.
+        number: its place among the calls of its run.
+        repeats: how often the region's code made it: with the same input, it gives the same.
+        done: whether it has been computed, and its running statistics updated.
+    """
+
+    @property
+    def recipe(self) -> Any: ...
+    @property
+    def source(self) -> Any: ...
+    @property
+    def shape(self) -> Any: ...
+    @property
+    def value(self) -> Any: ...
+    @property
+    def number(self) -> int: ...
+    repeats: int
+    done: bool
+
+class Value:
+    """The promise of `weight`, if there is one, times the sum of one or two parts.
+
+    Attributes:
+        run: the tape on which it stands.
+        parts: calls, tensors or values, and of each whether it is meant as it is, or the terms of which it consists.
+        number: its place among the values of its run.
+        state: whether it is the input of a candidate, or part of a sum as it is.
+        multiplied_out: for `fastnas.swap.promise.Value.terms`.
+    """
+
+    @property
+    def weight(self) -> Any: ...
+    @property
+    def parts(self) -> tuple[tuple[Any, bool], ...]: ...
+    @property
+    def number(self) -> int: ...
+    @property
+    def state(self) -> bool: ...
+    run: Any
+    shape: torch.Size
+    dtype: torch.dtype
+    tensor: torch.Tensor | None
+    multiplied_out: Any
+    def __mul__(self, other: Any) -> Any: ...
+    def __rmul__(self, other: Any) -> Any: ...
+    def __add__(self, other: Any) -> Any: ...
+    def __radd__(self, other: Any) -> Any: ...
+
+class Tape:
+    """One call of a region: what its code does with candidates.
+
+    Args:
+        value_type: of the promises, a subclass of `Value`.
+        tensor_type: `torch.Tensor`.
+        modes: return the modes of PyTorch in which everything has to be computed, the first whether gradients are on.
+        alone: numbers of the values that are computed as soon as they are promised.
+        kinds: of what has been met, numbers by which histories tell it.
+
+    Attributes:
+        calls: of candidates, by number.
+        inputs, constants: tensors and numbers that are read, by number; equal constants have the same.
+        mode: what `modes` returned at the beginning.
+        half: whether autocast is on.
+    """
+
+    def __init__(
+        self,
+        value_type: type,
+        tensor_type: type,
+        modes: tuple[Callable[[], bool], ...],
+        alone: set[int],
+        kinds: dict[Any, int],
+    ) -> None: ...
+    @property
+    def calls(self) -> list[Call]: ...
+    @property
+    def inputs(self) -> list[Any]: ...
+    @property
+    def constants(self) -> dict[float, int]: ...
+    @property
+    def mode(self) -> tuple[bool, ...]: ...
+    half: bool
+    def open(self) -> bool: ...
+    def sums(self) -> bool: ...
+    def weighs(self, x: Any) -> bool: ...
+    def promise(self, recipe: Any, x: Any) -> Any: ...
+    def promised(self, call: Call) -> Any: ...
+    def of(self, tensor: Any) -> Any: ...
+    def number(self, x: Any) -> int: ...
+    def place(self, weight: Any) -> tuple[int, int]: ...
+    def pending(self, recipe: Any) -> Sequence[Call]: ...
+    def add_states(self, numbers: Sequence[int]) -> None: ...
+    def history(self) -> bytes: ...
+    def begin(self, after: object) -> None: ...
+    def clear(self) -> None: ...

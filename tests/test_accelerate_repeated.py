@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import weakref
 from typing import Any
 
@@ -14,8 +15,11 @@ from swapped import assert_same, pair, weights, x
 from torch import Tensor, nn
 
 import fastnas
+from fastnas import _C
 from fastnas.swap import graph
 from fastnas.swap.build import Plan
+from fastnas.swap.promise import Value
+from fastnas.swap.read import Tape
 
 HOWS = ("plain", "reversed", "scaled", "one by one", "looked at", "sampled")
 
@@ -45,6 +49,12 @@ class Fickle(nn.Module):
             except RuntimeError:  # tries again, as nobody does
                 mean = first.mean()
             return second * mean + first
+        if self.how == "dropped":  # a long sum that nobody wants
+            long = first = self.first[4](a)
+            for _ in range(50_000):
+                long = first + (long + b)
+            del long
+            return weights[0] * first
         if self.how == "sampled":
             return self._mixed(self.first[3:6], a, weights[3:6]) + self._mixed(self.second[5:], b, weights[5:])
         return self._mixed(self.first, a, weights) + self._mixed(self.second, b, weights)
@@ -142,6 +152,39 @@ def test_nothing_outlives_a_step(modules: tuple[Fickle, Fickle]) -> None:
             assert not any(t() is not None for t in kept), how
     finally:
         gc.enable()
+
+
+def test_a_long_sum_is_taken_apart(modules: tuple[Fickle, Fickle]) -> None:
+    _, ours = modules
+    ours.how = "dropped"
+    a, b, alpha = x(), x(), weights()
+    out = ours(a, b, alpha)
+    torch.testing.assert_close(out, alpha[0] * ours.first[4](a), rtol=1e-9, atol=1e-9)
+
+
+def test_no_promise_outlives_a_step(modules: tuple[Fickle, Fickle]) -> None:
+    _, ours = modules
+    kinds = (Value, _C.Call)
+    before = [sys.getrefcount(kind) for kind in kinds]  # every object holds its type
+    for how in HOWS * 2:
+        ours.how = how
+        ours(x(), x(), weights())
+        assert [sys.getrefcount(kind) for kind in kinds] == before, how
+
+
+def test_promises_come_from_a_tape() -> None:
+    for kind in (_C.Value, _C.Call, Value):
+        with pytest.raises(TypeError, match="cannot create"):
+            kind()
+
+    class Bare(_C.Tape):
+        def __init__(self) -> None:
+            """Nothing."""
+
+    with pytest.raises(RuntimeError, match="has not been initialised"):
+        Bare().open()
+    with pytest.raises(TypeError, match="expected 2 arguments, got 1"):
+        Tape((), set(), {}).promise(None)  # type: ignore[call-arg]
 
 
 def test_what_is_kept_in_mind_is_bounded(modules: tuple[Fickle, Fickle], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,8 +28,8 @@ py::object times(const py::object& a, const py::object& b) {
 
 py::object plus(const py::object& a, const py::object& b) {
     const py::object &promise = is_value(a) ? a : b, &other = is_value(a) ? b : a;
-    if ((PyFloat_Check(other.ptr()) || PyLong_Check(other.ptr())) && PyFloat_AsDouble(other.ptr()) == 0)
-        return promise;  // where `sum` begins
+    const bool number = PyFloat_Check(other.ptr()) || PyLong_Check(other.ptr());
+    if (number && !truth(PyObject_IsTrue(other.ptr()))) return promise;  // where `sum` begins
     const py::object tape = body<Value>(promise).tape;
     if (body<Tape>(tape).sums()) {
         const py::object total = Tape::sum(tape, a, b);
@@ -53,7 +53,7 @@ PyObject* value_function(PyObject* cls, PyObject* const* given, Py_ssize_t count
         const py::object named = count > 3 ? borrowed(given[3]) : py::none();
         const bool two = arguments.size() == 2 && (is_value(arguments[0]) || is_value(arguments[1]));
         if (two && !truth(PyObject_IsTrue(named.ptr()))) {
-            const py::object name = attribute(given[0], names().__name__);
+            const py::object name = py::getattr(given[0], names().__name__, Py_None);
             if (truth(PySet_Contains(names().products, name.ptr()))) return times(arguments[0], arguments[1]);
             if (truth(PySet_Contains(names().sums, name.ptr()))) return plus(arguments[0], arguments[1]);
         }
@@ -80,27 +80,32 @@ PyObject* value_state(PyObject* self, void*) {
 }
 
 int tape_init(PyObject* self, PyObject* arguments, PyObject*) {
-    PyObject *value_type, *tensor_type, *current_mode, *grad_enabled, *alone, *kinds;
-    if (!PyArg_ParseTuple(arguments, "OOOOO!O!", &value_type, &tensor_type, &current_mode, &grad_enabled, &PySet_Type,
-                          &alone, &PyDict_Type, &kinds))
+    PyObject *value_type, *tensor_type, *modes, *alone, *kinds;
+    if (!PyArg_ParseTuple(arguments, "OOO!O!O!", &value_type, &tensor_type, &PyTuple_Type, &modes, &PySet_Type, &alone,
+                          &PyDict_Type, &kinds))
         return -1;
-    PyObject* mode = PyObject_CallNoArgs(current_mode);
-    if (mode == nullptr) return -1;
-    Tape& tape = body<Tape>(self);
-    tape.value_type = borrowed(value_type), tape.tensor_type = borrowed(tensor_type);
-    tape.current_mode = borrowed(current_mode), tape.grad_enabled = borrowed(grad_enabled);
-    tape.alone = borrowed(alone), tape.kinds = borrowed(kinds), tape.mode = py::reinterpret_steal<py::object>(mode);
-    tape.constants[py::float_(1.0)] = py::int_(0);
-    return 0;
+    const py::object begun = py::reinterpret_steal<py::object>(raising([&]() -> py::object {
+        Tape& tape = body<Tape>(self);
+        tape.value_type = borrowed(value_type), tape.tensor_type = borrowed(tensor_type);
+        tape.modes = borrowed(modes), tape.alone = borrowed(alone), tape.kinds = borrowed(kinds);
+        tape.mode = tape.current_mode();
+        tape.constants[py::float_(1.0)] = py::int_(0);
+        return py::none();
+    }));
+    return begun ? 0 : -1;
 }
 
 using Arguments = PyObject* const*;
 
-// A method of so many arguments.
+// A method of a tape, of so many arguments.
 template <auto function, std::size_t... i>
 PyObject* invoke(PyObject* self, Arguments given, Py_ssize_t count, std::index_sequence<i...>) {
     if (count != sizeof...(i)) {
         PyErr_Format(PyExc_TypeError, "expected %zd arguments, got %zd", Py_ssize_t(sizeof...(i)), count);
+        return nullptr;
+    }
+    if (!body<Tape>(self).modes) {
+        PyErr_SetString(PyExc_RuntimeError, "the tape has not been initialised");
         return nullptr;
     }
     return raising([&] { return function(borrowed(self), borrowed(given[i])...); });
@@ -209,8 +214,6 @@ void bind_swap(py::module_& m) {
         method<&weighs, 1>("weighs", "Whether a value can be multiplied by it and remain one."),
         method<&Tape::promise, 2>("promise", "What a candidate would return for an input; None if that is not known."),
         method<&Tape::promised, 1>("promised", "A promise of a call's result."),
-        method<&Tape::scaled, 2>("scaled", "A weight times a value."),
-        method<&Tape::sum, 2>("sum", "The promise of a sum, of which one part is a value; None if it cannot be one."),
         method<&Tape::of, 1>("of", "A value that is a tensor; None if it cannot be one."),
         method<&number, 1>("number", "Of a value, or, negative, of a tensor that a promise reads."),
         method<&place, 1>("place", "Where a weight is, (number of a tensor, of an element)."),

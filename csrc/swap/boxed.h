@@ -170,19 +170,20 @@ PyGetSetDef writable(const char* name) {
     return {name, &box_get<Body, member>, &box_set<Body, member>, nullptr, nullptr};
 }
 
-// Adds the type to a module. `name` is the whole one; `more` ends with a slot of zeros.
-template <class Body, bool collected>
+// Adds a type to a module. `name` is the whole one; `more` ends with a slot of zeros. Where it is `made_in_python`, the
+// garbage collector sees its objects; others come from `box`.
+template <class Body, bool made_in_python>
 void add_type(py::module_& m, const char* name, const char* doc, const std::vector<PyType_Slot>& more) {
     std::vector<PyType_Slot> slots{{Py_tp_doc, const_cast<char*>(doc)},
-                                   {Py_tp_new, reinterpret_cast<void*>(&box_new<Body>)},
                                    {Py_tp_dealloc, reinterpret_cast<void*>(&box_free<Body>)}};
-    if constexpr (collected) {
+    if constexpr (made_in_python) {
+        slots.push_back({Py_tp_new, reinterpret_cast<void*>(&box_new<Body>)});
         slots.push_back({Py_tp_traverse, reinterpret_cast<void*>(&box_traverse<Body>)});
         slots.push_back({Py_tp_clear, reinterpret_cast<void*>(&box_clear<Body>)});
     }
     slots.insert(slots.end(), more.begin(), more.end());
-    const unsigned flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | (collected ? Py_TPFLAGS_HAVE_GC : 0);
-    PyType_Spec spec{name, sizeof(Boxed<Body>), 0, flags, slots.data()};
+    const unsigned flags = made_in_python ? Py_TPFLAGS_HAVE_GC : Py_TPFLAGS_DISALLOW_INSTANTIATION;
+    PyType_Spec spec{name, sizeof(Boxed<Body>), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | flags, slots.data()};
     const py::object type = taken(PyType_FromSpec(&spec));
     boxed_type<Body> = reinterpret_cast<PyTypeObject*>(type.ptr());
     m.attr(type.attr("__name__")) = type;

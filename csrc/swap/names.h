@@ -1,4 +1,4 @@
-// Names of attributes and of functions, made once.
+// Names of attributes and functions in Python, made once.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -7,15 +7,37 @@
 
 namespace fastnas {
 
-#define FASTNAS_NAMES(use)                                                                                           \
-    use(__name__) use(_base) use(_children) use(_dtype) use(_empty) use(_first) use(_given) use(_last) use(_repeats) \
-        use(_same) use(compute) use(dtype) use(is_contiguous) use(is_floating_point) use(is_leaf) use(leaves)        \
-            use(ndim) use(numel) use(other_function) use(_promoted) use(requires_grad) use(result) use(shape)        \
-                use(storage_offset)
-
 struct Names {
-#define FASTNAS_NAME(name) PyObject* name = PyUnicode_InternFromString(#name);
-    FASTNAS_NAMES(FASTNAS_NAME)
+#define FASTNAS_NAME(name) PyObject* name = PyUnicode_InternFromString(#name)
+    // Of tensors.
+    FASTNAS_NAME(_base);
+    FASTNAS_NAME(dtype);
+    FASTNAS_NAME(is_contiguous);
+    FASTNAS_NAME(is_floating_point);
+    FASTNAS_NAME(is_leaf);
+    FASTNAS_NAME(ndim);
+    FASTNAS_NAME(numel);
+    FASTNAS_NAME(requires_grad);
+    FASTNAS_NAME(shape);
+    FASTNAS_NAME(storage_offset);
+    // Of candidates' recipes (recipes.py).
+    FASTNAS_NAME(_children);
+    FASTNAS_NAME(_empty);
+    FASTNAS_NAME(_last);
+    FASTNAS_NAME(leaves);
+    FASTNAS_NAME(result);
+    // Of promises (promise.py).
+    FASTNAS_NAME(compute);
+    FASTNAS_NAME(other_function);
+    // Of a tape in Python (read.py, lazy.py).
+    FASTNAS_NAME(_dtype);
+    FASTNAS_NAME(_first);
+    FASTNAS_NAME(_given);
+    FASTNAS_NAME(_promoted);
+    FASTNAS_NAME(_repeats);
+    FASTNAS_NAME(_same);
+    // Of functions.
+    FASTNAS_NAME(__name__);
 #undef FASTNAS_NAME
 
     PyObject* products = set_of({"mul", "multiply", "__mul__", "__rmul__"});

@@ -73,12 +73,37 @@ bool Tape::is_tensor(const py::handle& x) const {
     return PyObject_TypeCheck(x.ptr(), reinterpret_cast<PyTypeObject*>(tensor_type.ptr()));
 }
 
+Value::~Value() {
+    if (Call* call = promised_call(); call != nullptr && call->value == this) call->value = nullptr;
+    // Of a long sum, taken apart from its end, only so much on the stack.
+    static int depth = 0;
+    static std::vector<py::object>& later = *new std::vector<py::object>;
+    if (depth == 100) {
+        later.push_back(std::move(first.what));
+        later.push_back(std::move(second.what));
+        return;
+    }
+    ++depth;
+    first.what = second.what = py::object();
+    --depth;
+    while (depth == 0 && !later.empty()) {
+        const py::object next = std::move(later.back());
+        later.pop_back();
+    }
+}
+
+py::object Tape::current_mode() const {
+    py::tuple now(PyTuple_GET_SIZE(modes.ptr()));
+    for (std::size_t i = 0; i < now.size(); ++i) now[i] = taken(PyObject_CallNoArgs(PyTuple_GET_ITEM(modes.ptr(), i)));
+    return std::move(now);
+}
+
 bool Tape::open() const {
-    return equal(mode, taken(PyObject_CallNoArgs(current_mode.ptr())));
+    return equal(mode, current_mode());
 }
 
 bool Tape::sums() const {
-    return taken(PyObject_CallNoArgs(grad_enabled.ptr())).ptr() == PyTuple_GET_ITEM(mode.ptr(), 0);
+    return taken(PyObject_CallNoArgs(PyTuple_GET_ITEM(modes.ptr(), 0))).ptr() == PyTuple_GET_ITEM(mode.ptr(), 0);
 }
 
 bool Tape::weighs(const py::object& x) const {

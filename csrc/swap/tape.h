@@ -38,9 +38,7 @@ struct Value {
     py::object tensor;  // once it has been computed
     py::object terms;   // the parts, weights of weights multiplied out, once somebody asked
 
-    ~Value() {
-        if (Call* call = promised_call(); call != nullptr && call->value == this) call->value = nullptr;
-    }
+    ~Value();
 
     bool computed() const { return tensor && !tensor.is_none(); }
     Call* promised_call() const { return first.what && is_boxed<Call>(first.what) ? &body<Call>(first.what) : nullptr; }
@@ -66,7 +64,7 @@ enum class Event : std::int64_t { begun, read, called, scaled, summed, wrapped }
 // are alike number them alike, and writes down what is done in a history. Python's subclass (fastnas/swap/read.py,
 // lazy.py) has the methods that names.h lists.
 struct Tape {
-    py::object value_type, tensor_type, mode, current_mode, grad_enabled, alone, kinds;
+    py::object value_type, tensor_type, modes, mode, alone, kinds;
     py::list calls, inputs;
     py::dict constants, pending;
     long values = 0;
@@ -75,10 +73,11 @@ struct Tape {
     template <class Visit>
     void references(Visit&& visit) {
         const auto all = [&](auto&... held) { (visit(static_cast<py::object&>(held)), ...); };
-        all(value_type, tensor_type, mode, current_mode, grad_enabled, alone, kinds, calls, inputs, constants, pending);
+        all(value_type, tensor_type, modes, mode, alone, kinds, calls, inputs, constants, pending);
         for (py::object& t : given_) visit(t);
     }
 
+    py::object current_mode() const;  // what `modes` return, the first of which is whether gradients are on
     bool is_tensor(const py::handle& x) const;
     bool open() const;  // whether promises can be made: they are all computed in the modes in which the run began
     bool sums() const;  // whether sums and products can be promised: autocast leaves these as they are

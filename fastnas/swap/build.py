@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from fastnas._C import Call
 from fastnas.nn.fused import FusedCell
 from fastnas.ops import Edge
 from fastnas.swap.lazy import Run
-from fastnas.swap.promise import Call, Value, settled
+from fastnas.swap.promise import Value, settled
 from fastnas.swap.weights import Alpha, Factors, places
 
 

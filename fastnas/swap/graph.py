@@ -8,9 +8,10 @@ from typing import cast
 
 from torch import Tensor, nn
 
+from fastnas._C import Call
 from fastnas.swap.build import Builder
 from fastnas.swap.lazy import Run
-from fastnas.swap.promise import Call, Value, settled
+from fastnas.swap.promise import Value, settled
 
 
 def evaluate(run: Run, values: Sequence[Value]) -> Tensor | list[Tensor]:
@@ -69,7 +70,6 @@ def _calls(states: Sequence[Value]) -> list[Call]:
 
 def _one_by_one(run: Run, calls: Sequence[Call], values: Sequence[Value]) -> list[Tensor]:
     """Candidate after candidate as the code called them, since weights are used twice; sums of their results."""
-    kept = [run.value(call) for call in calls]
     for call in sorted(calls, key=lambda call: call.number):
         if type(call.source) is Value:
             _sum(run, call.source)

@@ -13,14 +13,15 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from itertools import compress
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map
 
-from fastnas.swap.promise import Call, Joined, Promise, Value
-from fastnas.swap.read import Tape, mode
+from fastnas._C import Call
+from fastnas.swap.promise import Joined, Promise, Value
+from fastnas.swap.read import Tape
 from fastnas.swap.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -69,7 +70,8 @@ class Run(Tape):
 
     def value(self, call: Call) -> Value:
         """What was promised for a call; once the run has ended, promised again."""
-        return self.promised(call) if call.value is None else call.value
+        value: Value = self.promised(call) if call.value is None else call.value
+        return value
 
     def settle(self, recipe: Recipe, x: Any) -> None:
         """Computes what was promised of a candidate before it runs again: running statistics keep their order."""
@@ -140,7 +142,7 @@ class Run(Tape):
         if isinstance(out, Tensor) and out.shape[1] == sum(sizes):
             whole = [out] if len(todo) == 1 else [t.contiguous() for t in torch.split(out, sizes, 1)]
             for p, t in zip(todo, whole, strict=True):
-                p.tensor = (p.moved(t) if type(p) is Joined else t).to(p.dtype)
+                p.tensor = (p.moved(t) if type(p) is Joined else t).to(p.dtype)  # type: ignore[misc]
             return
         pieces = torch.split(out, [v.shape[1] for v in values], 1) if isinstance(out, Tensor) else out
         for value, t in zip(values, pieces, strict=True):
@@ -160,7 +162,7 @@ class Run(Tape):
     def _own_mode(self) -> AbstractContextManager[Any]:
         """The grad and autocast modes in which the values were promised."""
         stack = ExitStack()
-        if self.mode != mode():
+        if not self.open():
             grad, *autocast = self.mode
             if grad and not torch.is_inference_mode_enabled() and not torch.is_grad_enabled():
                 stack.enter_context(torch.enable_grad())

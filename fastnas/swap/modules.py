@@ -121,7 +121,8 @@ class _Candidate(_Swapped):
         if "_is_replica" in own:  # of nn.DataParallel, whose parameters are somewhere else
             return None
         x = args[0]
-        return run.promise(own[STATE], x.compute() if type(x) is Joined else x)
+        promised: Value | None = run.promise(own[STATE], x.compute() if type(x) is Joined else x)
+        return promised
 
 
 class _Region(_Swapped):

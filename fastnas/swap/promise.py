@@ -103,9 +103,10 @@ class Value(_C.Value, Promise):
     @property
     def terms(self) -> tuple[Term, ...]:
         """Weights of weights multiplied out."""
-        if self.multiplied_out is None:
-            self.multiplied_out = tuple(_multiplied_out(self))
-        return self.multiplied_out
+        terms: tuple[Term, ...] | None = self.multiplied_out
+        if terms is None:
+            terms = self.multiplied_out = tuple(_multiplied_out(self))
+        return terms
 
 
 def _multiplied_out(value: Value) -> Iterator[Term]:

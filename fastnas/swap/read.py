@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ class Tape(_C.Tape):
     """
 
     def __init__(self, arguments: Any, alone: set[int], kinds: dict[Any, int]) -> None:
-        super().__init__(Value, Tensor, mode, torch.is_grad_enabled, alone, kinds)
+        super().__init__(Value, Tensor, _modes(), alone, kinds)
         self._arguments = arguments
         self._versions: list[tuple[Tensor, int]] = []
         self._slices: dict[Any, Tensor] = {}
@@ -79,11 +80,8 @@ def _slice(t: Tensor) -> Any:
     return id(t._base), way, t.storage_offset(), t.shape, t.stride(), t.dtype
 
 
-def mode() -> tuple[bool, ...]:
-    """Whether gradients, autocast on CPU and, where there is one, on a GPU are on."""
-    if _cuda():
-        return torch.is_grad_enabled(), torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")
-    return torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")
-
-
-_cuda = cache(torch.cuda.is_available)
+@cache
+def _modes() -> tuple[Callable[[], bool], ...]:
+    """Whether gradients, autocast on the CPU and, where there is one, on a GPU are on."""
+    devices = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+    return torch.is_grad_enabled, *(partial(torch.is_autocast_enabled, device) for device in devices)
