@@ -131,9 +131,8 @@ py::object place(Object self, Object weight) {
 }
 
 py::object pending(Object self, Object recipe) {
-    PyObject* found = PyDict_GetItemWithError(body<Tape>(self).pending.ptr(), recipe.ptr());
-    if (found == nullptr && PyErr_Occurred()) throw py::error_already_set();
-    return found == nullptr ? py::object(py::tuple()) : borrowed(found);
+    const py::object found = Tape::pending_calls(self, recipe);
+    return found.is_none() ? py::object(py::tuple()) : found;
 }
 
 py::object add_states(Object self, Object numbers) {

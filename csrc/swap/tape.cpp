@@ -161,10 +161,9 @@ py::object Tape::promise(const py::object& self, const py::object& recipe, const
     py::object source = settled(x);
     if (!is_value(source) && !attribute(source, names()._base).is_none()) source = call(self, names()._same, source);
     py::object made;
-    PyObject* earlier = PyDict_GetItemWithError(tape.pending.ptr(), recipe.ptr());
-    if (earlier == nullptr && PyErr_Occurred()) throw py::error_already_set();
-    if (earlier != nullptr) {
-        const auto last = py::reinterpret_borrow<py::object>(PyList_GET_ITEM(earlier, PyList_GET_SIZE(earlier) - 1));
+    const py::object earlier = pending_calls(self, recipe);
+    if (!earlier.is_none()) {
+        const auto last = py::reinterpret_borrow<py::object>(PyList_GET_ITEM(earlier.ptr(), py::len(earlier) - 1));
         if (call(self, names()._repeats, last, source).is(py::handle(Py_True))) {
             made = last;
             ++body<Call>(made).repeats;
@@ -174,14 +173,19 @@ py::object Tape::promise(const py::object& self, const py::object& recipe, const
         source = settled(source);
         made = box<Call>(boxed_type<Call>, {recipe, source, shape, long(tape.calls.size())});
         append(tape.calls, made);
-        if (flag(recipe, names().leaves)) {
-            py::object list = earlier ? py::reinterpret_borrow<py::object>(earlier) : py::list();
-            append(list, made);
-            if (earlier == nullptr) truth(PyDict_SetItem(tape.pending.ptr(), recipe.ptr(), list.ptr()));
-        }
+        if (!earlier.is_none())
+            append(earlier, made);
+        else if (flag(recipe, names().leaves))
+            tape.pending[recipe] = py::list(py::make_tuple(made));
     }
     if (is_value(source)) tape.add_state(body<Value>(source).number);
     return promised(self, made);
+}
+
+py::object Tape::pending_calls(const py::object& self, const py::object& recipe) {
+    PyObject* found = PyDict_GetItemWithError(body<Tape>(self).pending.ptr(), recipe.ptr());
+    if (found == nullptr && PyErr_Occurred()) throw py::error_already_set();
+    return found == nullptr ? py::none() : py::reinterpret_borrow<py::object>(found);
 }
 
 py::object Tape::promised(const py::object& self, const py::object& made) {

@@ -90,6 +90,7 @@ struct Tape {
 
     // These take the tape as Python's object, to which the promises that they make refer.
     static py::object promise(const py::object& self, const py::object& recipe, const py::object& x);
+    static py::object pending_calls(const py::object& self, const py::object& recipe);  // a list, or None
     static py::object promised(const py::object& self, const py::object& call);
     static py::object scaled(const py::object& self, const py::object& value, const py::object& weight);
     static py::object sum(const py::object& self, const py::object& a, const py::object& b);
