@@ -124,6 +124,10 @@ class KernelCases:
     def work(self) -> list[tuple[str, float, float]]: ...
     def seconds(self, name: str, budget: float) -> float: ...
 
+PRODUCTS: frozenset[str]  # names of PyTorch's functions that are a product of two
+SUMS: frozenset[str]
+CONSTANT: int  # in place of a tensor's number where a weight is a constant
+
 class Call:
     """A candidate's call that has been promised.
 
@@ -146,7 +150,8 @@ class Call:
     def value(self) -> Any: ...
     @property
     def number(self) -> int: ...
-    repeats: int
+    @property
+    def repeats(self) -> int: ...
     done: bool
 
 class Value:

@@ -122,7 +122,7 @@ PyMethodDef method(const char* name, const char* doc) {
 using Object = const py::object&;
 
 py::object number(Object self, Object x) {
-    return integer(Tape::number(self, x));
+    return py::int_(Tape::number(self, x));
 }
 
 py::object place(Object self, Object weight) {
@@ -132,7 +132,7 @@ py::object place(Object self, Object weight) {
 
 py::object pending(Object self, Object recipe) {
     const py::object found = Tape::pending_calls(self, recipe);
-    return found.is_none() ? py::object(py::tuple()) : found;
+    return found ? found : py::object(py::tuple());
 }
 
 py::object add_states(Object self, Object numbers) {
@@ -174,10 +174,14 @@ void* slot(Function* function) {
 }  // namespace
 
 void bind_swap(py::module_& m) {
+    m.attr("PRODUCTS") = py::handle(names().products);
+    m.attr("SUMS") = py::handle(names().sums);
+    m.attr("CONSTANT") = Place::constant;
+
     static PyGetSetDef call_attributes[] = {
         read_only<Call, &Call::recipe>("recipe"), read_only<Call, &Call::source>("source"),
         read_only<Call, &Call::shape>("shape"),   {"value", call_value, nullptr, nullptr, nullptr},
-        read_only<Call, &Call::number>("number"), writable<Call, &Call::repeats>("repeats"),
+        read_only<Call, &Call::number>("number"), read_only<Call, &Call::repeats>("repeats"),
         writable<Call, &Call::done>("done"),      {}};
     add_type<Call, false>(m, "fastnas._C.Call", "A candidate's call that has been promised.",
                           {{Py_tp_getset, call_attributes}, {}});

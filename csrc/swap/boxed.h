@@ -67,10 +67,6 @@ py::object call(const py::handle& of, PyObject* name, const Arguments&... argume
     return taken(PyObject_CallMethodObjArgs(of.ptr(), name, arguments.ptr()..., nullptr));
 }
 
-inline py::object integer(long value) {
-    return taken(PyLong_FromLong(value));
-}
-
 // Runs what may throw, and raises that in Python.
 template <class Function>
 PyObject* raising(Function&& function) {

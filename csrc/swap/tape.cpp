@@ -8,10 +8,6 @@ namespace fastnas {
 
 namespace {
 
-bool equal(const py::handle& a, const py::handle& b) {
-    return a.is(b) || truth(PyObject_RichCompareBool(a.ptr(), b.ptr(), Py_EQ));
-}
-
 bool flag(const py::handle& of, PyObject* name) {
     return truth(PyObject_IsTrue(attribute(of, name).ptr()));
 }
@@ -24,10 +20,6 @@ long integer_of(const py::object& number) {
     const long result = PyLong_AsLong(number.ptr());
     if (result == -1 && PyErr_Occurred()) throw py::error_already_set();
     return result;
-}
-
-void append(const py::object& list, const py::object& item) {
-    truth(PyList_Append(list.ptr(), item.ptr()));
 }
 
 // Whether something was done to a candidate since it was recognised: it has hooks or modules that it did not have, or
@@ -52,9 +44,16 @@ bool changed(const py::object& recipe) {
 // The shape of a candidate's result; None if the operator does not take its input.
 py::object result(const py::object& recipe, const py::object& shape) {
     const py::object last = attribute(recipe, names()._last);
-    if (equal(PyTuple_GET_ITEM(last.ptr(), 0), shape))
+    if (shape.equal(py::handle(PyTuple_GET_ITEM(last.ptr(), 0))))
         return py::reinterpret_borrow<py::object>(PyTuple_GET_ITEM(last.ptr(), 1));
     return call(recipe, names().result, shape);
+}
+
+// Nothing where the key is not in it.
+py::object found(const py::handle& dict, const py::handle& key) {
+    PyObject* value = PyDict_GetItemWithError(dict.ptr(), key.ptr());
+    if (value == nullptr && PyErr_Occurred()) throw py::error_already_set();
+    return py::reinterpret_borrow<py::object>(value);
 }
 
 // Never the same again, so that a history is not taken for an older one when what is known has been forgotten.
@@ -99,7 +98,7 @@ py::object Tape::current_mode() const {
 }
 
 bool Tape::open() const {
-    return equal(mode, current_mode());
+    return mode.equal(current_mode());
 }
 
 bool Tape::sums() const {
@@ -119,13 +118,12 @@ void Tape::add_state(long number) {
 }
 
 void Tape::clear() {
-    truth(PyList_SetSlice(calls.ptr(), 0, PY_SSIZE_T_MAX, nullptr));
-    truth(PyList_SetSlice(inputs.ptr(), 0, PY_SSIZE_T_MAX, nullptr));
-    PyDict_Clear(pending.ptr());
+    calls.clear();
+    inputs.clear();
+    pending.clear();
     numbers_.clear();
     elements_.clear();
-    given_.clear();
-    asked_ = false;
+    given_ = py::object();
 }
 
 py::bytes Tape::history() const {
@@ -143,9 +141,7 @@ void Tape::note(Event event, std::initializer_list<std::int64_t> numbers) {
 }
 
 std::int64_t Tape::kind(const py::object& what) const {
-    PyObject* known = PyDict_GetItemWithError(kinds.ptr(), what.ptr());
-    if (known != nullptr) return PyLong_AsLongLong(known);
-    if (PyErr_Occurred()) throw py::error_already_set();
+    if (const py::object known = found(kinds, what)) return PyLong_AsLongLong(known.ptr());
     const std::int64_t number = unused_kind();
     truth(PyDict_SetItem(kinds.ptr(), what.ptr(), py::int_(number).ptr()));
     return number;
@@ -162,7 +158,7 @@ py::object Tape::promise(const py::object& self, const py::object& recipe, const
     if (!is_value(source) && !attribute(source, names()._base).is_none()) source = call(self, names()._same, source);
     py::object made;
     const py::object earlier = pending_calls(self, recipe);
-    if (!earlier.is_none()) {
+    if (earlier) {
         const auto last = py::reinterpret_borrow<py::object>(PyList_GET_ITEM(earlier.ptr(), py::len(earlier) - 1));
         if (call(self, names()._repeats, last, source).is(py::handle(Py_True))) {
             made = last;
@@ -172,9 +168,9 @@ py::object Tape::promise(const py::object& self, const py::object& recipe, const
     if (!made) {
         source = settled(source);
         made = box<Call>(boxed_type<Call>, {recipe, source, shape, long(tape.calls.size())});
-        append(tape.calls, made);
-        if (!earlier.is_none())
-            append(earlier, made);
+        tape.calls.append(made);
+        if (earlier)
+            py::reinterpret_borrow<py::list>(earlier).append(made);
         else if (flag(recipe, names().leaves))
             tape.pending[recipe] = py::list(py::make_tuple(made));
     }
@@ -183,9 +179,7 @@ py::object Tape::promise(const py::object& self, const py::object& recipe, const
 }
 
 py::object Tape::pending_calls(const py::object& self, const py::object& recipe) {
-    PyObject* found = PyDict_GetItemWithError(body<Tape>(self).pending.ptr(), recipe.ptr());
-    if (found == nullptr && PyErr_Occurred()) throw py::error_already_set();
-    return found == nullptr ? py::none() : py::reinterpret_borrow<py::object>(found);
+    return found(body<Tape>(self).pending, recipe);
 }
 
 py::object Tape::promised(const py::object& self, const py::object& made) {
@@ -237,7 +231,7 @@ py::object Tape::make(const py::object& self, const Value& described) {
     Value& value = body<Value>(made);
     value.number = tape.values++;
     if (Call* call = value.promised_call(); call != nullptr && call->value == nullptr) call->value = &value;
-    if (PySet_GET_SIZE(tape.alone.ptr()) > 0 && truth(PySet_Contains(tape.alone.ptr(), integer(value.number).ptr())))
+    if (PySet_GET_SIZE(tape.alone.ptr()) > 0 && truth(PySet_Contains(tape.alone.ptr(), py::int_(value.number).ptr())))
         call(made, names().compute);  // an earlier call of the region found that it is needed by itself
     return made;
 }
@@ -246,10 +240,10 @@ Part Tape::part(const py::object& self, const py::object& x, const py::object& s
     const Tape& tape = body<Tape>(self);
     if (is_value(x)) {
         const Value& value = body<Value>(x);
-        if (!value.tape.is(self) || !equal(value.shape, shape)) return {};
+        if (!value.tape.is(self) || !value.shape.equal(shape)) return {};
         return {x, value.computed() || tape.is_state(value.number), number(self, x)};
     }
-    const bool fits = tape.is_tensor(x) && equal(attribute(x, names().shape), shape);
+    const bool fits = tape.is_tensor(x) && attribute(x, names().shape).equal(shape);
     return fits && asked(x, names().is_floating_point) ? Part{x, true, number(self, x)} : Part{};
 }
 
@@ -263,7 +257,7 @@ long Tape::number_of_tensor(const py::object& self, const py::object& tensor) {
     const auto [found, is_new] = tape.numbers_.emplace(tensor.ptr(), long(tape.numbers_.size()));
     const long number = found->second;
     if (is_new) {
-        append(tape.inputs, tensor);
+        tape.inputs.append(tensor);
         tape.note(Event::read, {tape.kind(call(self, names()._first, tensor))});
     }
     return number;
@@ -272,7 +266,7 @@ long Tape::number_of_tensor(const py::object& self, const py::object& tensor) {
 Place Tape::place(const py::object& self, const py::object& weight) {
     Tape& tape = body<Tape>(self);
     if (!tape.is_tensor(weight)) {
-        const py::object number = integer(PyDict_GET_SIZE(tape.constants.ptr()));
+        const py::int_ number(tape.constants.size());
         PyObject* known = PyDict_SetDefault(tape.constants.ptr(), weight.ptr(), number.ptr());
         if (known == nullptr) throw py::error_already_set();
         return {Place::constant, PyLong_AsLong(known)};
@@ -280,7 +274,7 @@ Place Tape::place(const py::object& self, const py::object& weight) {
     const py::object base = attribute(weight, names()._base);
     const bool needs = flag(weight, names().requires_grad);
     if (base.is_none() || (needs && flag(weight, names().is_leaf))) return {number_of_tensor(self, weight), 0};
-    for (const py::object& t : given(self))
+    for (const py::handle t : given(self))
         if (t.is(weight)) return {number_of_tensor(self, weight), 0};
     const long offset = integer_of(call(weight, names().storage_offset));
     const py::object dtype = attribute(weight, names().dtype);
@@ -291,13 +285,9 @@ Place Tape::place(const py::object& self, const py::object& weight) {
     return {number_of_tensor(self, weight), 0};
 }
 
-const std::vector<py::object>& Tape::given(const py::object& self) {
+const py::object& Tape::given(const py::object& self) {
     Tape& tape = body<Tape>(self);
-    if (!tape.asked_) {
-        const py::list given = call(self, names()._given);
-        for (const py::handle t : given) tape.given_.push_back(py::reinterpret_borrow<py::object>(t));
-        tape.asked_ = true;
-    }
+    if (!tape.given_) tape.given_ = call(self, names()._given);
     return tape.given_;
 }
 
@@ -306,8 +296,8 @@ const std::vector<Elements>& Tape::elements(const py::object& self, const py::ob
     const auto known = tape.elements_.find(base.ptr());
     if (known != tape.elements_.end()) return known->second;
     std::vector<py::object> of;
-    for (const py::object& t : given(self))
-        if (t.is(base) || attribute(t, names()._base).is(base)) of.push_back(t);
+    for (const py::handle t : given(self))
+        if (t.is(base) || attribute(t, names()._base).is(base)) of.push_back(py::reinterpret_borrow<py::object>(t));
     of.push_back(base);
     std::vector<Elements> found;
     for (const py::object& t : of) {

@@ -73,8 +73,7 @@ struct Tape {
     template <class Visit>
     void references(Visit&& visit) {
         const auto all = [&](auto&... held) { (visit(static_cast<py::object&>(held)), ...); };
-        all(value_type, tensor_type, modes, mode, alone, kinds, calls, inputs, constants, pending);
-        for (py::object& t : given_) visit(t);
+        all(value_type, tensor_type, modes, mode, alone, kinds, calls, inputs, constants, pending, given_);
     }
 
     py::object current_mode() const;  // what `modes` return, the first of which is whether gradients are on
@@ -90,7 +89,7 @@ struct Tape {
 
     // These take the tape as Python's object, to which the promises that they make refer.
     static py::object promise(const py::object& self, const py::object& recipe, const py::object& x);
-    static py::object pending_calls(const py::object& self, const py::object& recipe);  // a list, or None
+    static py::object pending_calls(const py::object& self, const py::object& recipe);  // a list, or nothing
     static py::object promised(const py::object& self, const py::object& call);
     static py::object scaled(const py::object& self, const py::object& value, const py::object& weight);
     static py::object sum(const py::object& self, const py::object& a, const py::object& b);
@@ -102,7 +101,7 @@ struct Tape {
     static py::object make(const py::object& self, const Value& described);
     static Part part(const py::object& self, const py::object& x, const py::object& shape);
     static long number_of_tensor(const py::object& self, const py::object& tensor);
-    static const std::vector<py::object>& given(const py::object& self);
+    static const py::object& given(const py::object& self);
     static const std::vector<Elements>& elements(const py::object& self, const py::object& base);
 
     void note(Event event, std::initializer_list<std::int64_t> numbers);
@@ -112,8 +111,7 @@ struct Tape {
     std::vector<bool> states_;
     std::unordered_map<PyObject*, long> numbers_;  // of tensors, which the list keeps
     std::unordered_map<PyObject*, std::vector<Elements>> elements_;
-    std::vector<py::object> given_;  // tensors of the region's arguments
-    bool asked_ = false;
+    py::object given_;  // the tensors of the region's arguments, once they were asked for
 };
 
 inline bool is_value(const py::handle& x) {

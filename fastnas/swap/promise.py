@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from fastnas.swap.lazy import Run
 
 Weight = Tensor | float
-_PRODUCTS = frozenset({"mul", "multiply", "__mul__", "__rmul__"})
-_SUMS = frozenset({"add", "__add__", "__radd__"})
 
 
 class Term(NamedTuple):
@@ -157,9 +155,9 @@ class Joined(Promise):
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = getattr(func, "__name__", "")
-        if name in _PRODUCTS | _SUMS and not kwargs and len(args) == 2:
+        if name in _C.PRODUCTS | _C.SUMS and not kwargs and len(args) == 2:
             mine, other = args if isinstance(args[0], Joined) else reversed(args)
-            return mine * other if name in _PRODUCTS else mine + other
+            return mine * other if name in _C.PRODUCTS else mine + other
         return cls.other_function(func, args, kwargs)
 
     @property

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from fastnas import _C
+from fastnas._C import CONSTANT
 from fastnas.swap.calls import tensors
 from fastnas.swap.promise import Value
 
-CONSTANT = -1
 Place = tuple[int, int]
 """The number of a tensor and of one of its elements; `CONSTANT` and the number of a constant."""
 ONE: Place = (CONSTANT, 0)

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from fastnas._C import CONSTANT
 from fastnas.swap.lazy import Run
 from fastnas.swap.promise import Weight
-from fastnas.swap.read import CONSTANT, ONE, Place
+from fastnas.swap.read import ONE, Place
 
 Factors = tuple[Place, ...]
 """Where the entries are whose product is a candidate's weight."""
