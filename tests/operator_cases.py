@@ -159,6 +159,14 @@ def _mixed_norms() -> Spec:
     return Spec(spec.channels, 1, spec.edges, spec.outputs, tuple(kinds[i % 4] for i in range(len(spec.norms))))
 
 
+def _pools_apart() -> Spec:
+    """Pools that are normalised by constants, as those that have no batch norm are, beside batches' statistics."""
+    names = ("max_pool_3x3", "sep_conv_3x3", "avg_pool_3x3", "single_sep_conv_5x5")
+    edges = (Edge(0, 1, 1, names), Edge(0, 2, 1, names), Edge(1, 2, 1, names))
+    norms = (Norm(0.0, batch=False), Norm(), Norm(), Norm(0.0, batch=False), Norm()) * 3
+    return Spec((6,) * 3, 1, edges, (2,), norms)
+
+
 def _six_inputs() -> Spec:
     edges = tuple(Edge(i, 6, 1, ("max_pool_3x3", "skip_connect")) for i in range(6))
     return Spec((4,) * 7, 6, edges, (6,), (Norm(),) * 6)
@@ -197,6 +205,7 @@ CASES: list[Case] = [
     edge("repeated", candidates=("sep_conv_5x5", "max_pool_3x3", "sep_conv_5x5", "max_pool_3x3", "skip_connect")),
     edge("only-none", candidates=("none",), stride=2),
     Case("mixed-norms", _mixed_norms(), ((5, 5),)),
+    Case("pools-apart", _pools_apart(), ((5, 6),)),
     Case("uneven-edges", _uneven_edges(), ((9, 12), (5, 6))),
     Case("six-inputs", _six_inputs(), ((4, 5),) * 6),
     Case("cell", cell_spec(6), ((6, 5), (6, 5))),

@@ -24,7 +24,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int, str | None]] = {
     "one candidate sampled": (lambda: foreign_networks.NamedEdges(sampled=True), 2 * 6 * 8, None),
     "biased convolutions": (lambda: foreign_networks.NamedEdges(bias=True), 2 * 6 * 7, "has a bias"),
     "dag[i][j], alphas around": (foreign_networks.Controller, 2 + 5 * 8, None),
-    "alphas inside, bare pools": (foreign_networks.OwnWeights, 2 * (2 + 5 * 6), "does not end in a batch norm"),
+    "alphas inside, bare pools": (foreign_networks.OwnWeights, 2 * (2 + 5 * 8), None),
     "candidates of each edge, dropout": (foreign_networks.Progressive, 15, None),
     "inverted residuals": (foreign_networks.InvertedResiduals, 0, "no ReLU before a convolution"),
 }

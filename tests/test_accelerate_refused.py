@@ -27,7 +27,7 @@ LEFT = {
     "old spectral norm": (lambda: _old_spectral(), "hooks"),  # noqa: PLW0108
     "padded average": (lambda: nn.Sequential(nn.AvgPool2d(3, 1, 1), nn.BatchNorm2d(C)), "count_include_pad True"),
     "ceiling": (lambda: nn.Sequential(nn.MaxPool2d(3, 1, 1, ceil_mode=True), nn.BatchNorm2d(C)), "ceil_mode True"),
-    "pool without norm": (lambda: nn.MaxPool2d(3, 1, 1), "max_pool2d"),
+    "pool of another size": (lambda: nn.MaxPool2d(5, 1, 2), "its pool has kernel (5, 5), expected (3, 3)"),
     "own forward": (lambda: _own_forward(), "batch norm"),  # noqa: PLW0108
     "dense": (lambda: chain(groups=1), "neither depthwise nor 1×1"),
     "padding by name": (lambda: chain(padding="same"), "has padding 'same', expected numbers"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from typing import Any
@@ -31,6 +32,13 @@ def test_the_report_says_what_was_done_and_what_it_saves(one_thread: None) -> No
     assert report.after is not None
     assert report.after.saved < report.before.saved / 4
     assert "3 modules fused, with 126 candidates; 0 left" in str(report)
+
+
+def test_modules_of_which_the_same_is_to_be_said_share_a_line() -> None:
+    report = fastnas.accelerate(nn.ModuleList(stock.MixedOp(C, 1) for _ in range(3)))
+    assert len(report.fused) == 3
+    (line,) = [line for line in str(report).splitlines() if "fused  " in line]
+    assert re.fullmatch(r"  fused  0 \(MixedOp\) and 2 like it: 8 candidates, error \de-\d\d", line), line
 
 
 def test_calling_it_again_changes_the_memory_mode() -> None:

@@ -20,7 +20,8 @@ class FusedCell:
     Args:
         channels, inputs, edges, outputs: as in `fastnas.ops.Spec`.
         candidates: the module of every candidate, edge by edge; their convolutions and batch norms, in order of
-            definition, are the operator's parameters. Edges that share parameters have the same modules.
+            definition, are the operator's parameters. Edges that share parameters have the same modules. A pool may
+            come without a batch norm.
         memory: "fast" or "lean".
         backend: "auto", "cpu" or "reference".
         repeats: how many times a training step updates the running statistics of each candidate's norms, one number
@@ -39,7 +40,13 @@ class FusedCell:
         repeats: Sequence[int] | None = None,
     ) -> None:
         self._graph = (tuple(channels), inputs, tuple(edges), tuple(outputs))
+        self._constant: list[nn.BatchNorm2d] = []  # norms of pools that have none
         leaves = [_leaves(module) for module in candidates]
+        kinds = [(kind, channels[edge.target]) for edge in edges for kind in edge.kinds]
+        for group, (kind, width) in zip(leaves, kinds, strict=True):
+            if kind.pool and not group:
+                self._constant.append(nn.BatchNorm2d(width, eps=0.0, affine=False).eval())  # (x - 0) / 1: exactly x
+                group.append(self._constant[-1])
         owners = dict.fromkeys(leaf for group in leaves for leaf in group)  # each once, in order
         # Where the parameters are, rather than the parameters: `functional_call` and `load_state_dict(assign=True)`
         # replace them. A cell has some 170, so they are not looked up by attribute.
@@ -58,6 +65,10 @@ class FusedCell:
 
         Updates running statistics as the modules would.
         """
+        for norm in self._constant:
+            mean = norm._buffers["running_mean"]
+            if mean is not None and (mean.dtype, mean.device) != (alpha.dtype, alpha.device):
+                norm.to(alpha)
         batch = [bn.training or not bn.track_running_stats for bn in self._norms]
         spec = self._spec(batch)
         params = cast("list[Tensor]", [place[name] for place, name in self._places])

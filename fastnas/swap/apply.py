@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 from torch import nn
 
 from fastnas.errors import UserError
-from fastnas.ops import PREPROCESS
 from fastnas.ops.backends import NAMES
 from fastnas.ops.functional import MEMORY_MODES
 from fastnas.swap import calls
@@ -22,8 +21,6 @@ from fastnas.swap.trace import generators
 from fastnas.swap.verify import verify
 
 Module = TypeVar("Module", bound=nn.Module)
-
-_CHEAP = {"none", "skip_connect", *PREPROCESS}  # next to the Python code that an operator's call takes
 
 
 class AccelerateError(UserError):
@@ -162,7 +159,7 @@ class _Fusing:
         """Makes a region of a module; why not, if it stays as it was. A part of one has been verified with it."""
         if reason := why_not(region):
             return reason
-        if not any(m in self._found.recipes and self._found.recipes[m].name not in _CHEAP for m in region.modules()):
+        if all(self._found.recipes[m].cheap for m in region.modules() if m in self._found.recipes):
             return "its candidates cost too little to gain from an operator"
         inner = [m for m in region.modules() if m is not region and m not in self._inside_candidates]
         try:

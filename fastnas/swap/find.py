@@ -72,12 +72,24 @@ def find(model: nn.Module) -> Found:
     found = Found({m: name for name, m in model.named_modules()})
     parents = found.parents
     _walk(model, found, parents)
+    found.recipes = _without_other_pools(found)
     found.refused = {m: reason for m, reason in found.refused.items() if _resembles(m, found, parents)}
     regions = {_owner(m, parents) for m in found.recipes}
     edges = [r for r in regions if r is not None and _direct(r, found) > 1]
     regions |= {owner for r in edges if (owner := _owner(r, parents)) is not None and owner is not model}
     found.nest(r for r in regions if r is not None)
     return found
+
+
+def _without_other_pools(found: Found) -> dict[nn.Module, Recipe]:
+    """The candidates; a pool without batch norm is one beside others, unless it is a part of a module that is none."""
+    parents = found.parents
+    mixing = {_owner(m, parents) for m, recipe in found.recipes.items() if not recipe.bare_pool}
+    return {
+        m: recipe
+        for m, recipe in found.recipes.items()
+        if not recipe.bare_pool or (_owner(m, parents) in mixing and parents.get(m) not in found.refused)
+    }
 
 
 def _walk(module: nn.Module, found: Found, parents: dict[nn.Module, nn.Module]) -> None:
@@ -112,8 +124,7 @@ def _worth_a_try(module: nn.Module) -> bool:
         return False
     leaves = sum(map(is_leaf, module.modules()))
     built_in = type(module).__module__.startswith("torch.nn.modules") and not isinstance(module, nn.Sequential)
-    pool = isinstance(module, nn.MaxPool2d | nn.AvgPool2d)  # for the reason why it is not a candidate
-    return leaves <= _LEAVES and (not built_in or isinstance(module, nn.Identity) or pool)
+    return leaves <= _LEAVES and (not built_in or isinstance(module, nn.Identity | nn.MaxPool2d | nn.AvgPool2d))
 
 
 def _with_odd(module: nn.Module, recipe: Recipe) -> Recipe:

@@ -13,6 +13,7 @@ from fastnas.ops.candidates import Pointwise, Reduce, Stage
 from fastnas.swap.trace import Operation, Trace, trace, training
 
 _aten = torch.ops.aten
+_POOLS = {_aten.max_pool2d_with_indices.default: "max_pool_3x3", _aten.avg_pool2d.default: "avg_pool_3x3"}
 _ANY_CHANNELS = 6  # of a probe for a module without weights: even, for the sake of halves
 _PROBE = (8, 8)
 
@@ -50,6 +51,16 @@ class Recipe:
     def preprocesses(self) -> bool:
         """Whether it is one of `PREPROCESS`, which α does not weigh."""
         return self.name in PREPROCESS
+
+    @property
+    def bare_pool(self) -> bool:
+        """Whether it is a pool without batch norm."""
+        return self.name in _POOLS.values() and not self.leaves
+
+    @property
+    def cheap(self) -> bool:
+        """Whether it costs little next to the Python code that an operator's call takes."""
+        return self.preprocesses or self.bare_pool or self.name in ("none", "skip_connect")
 
     @property
     def signature(self) -> tuple[Any, ...]:
@@ -165,14 +176,16 @@ class _Matcher:
             return self._recipe("skip_connect", 1)
         if self._is_zero(result):
             return self._recipe("none", self._x.shape[2] // result.shape[2])
+        last = self._found.producer(result)
+        if last is not None and last.function in _POOLS:
+            return self._pool(last)
         norm = self._leaf(result, nn.BatchNorm2d, "it does not end in a batch norm")
         assert isinstance(norm.function, nn.BatchNorm2d)
         self._check_norm(norm.function)
         u = norm.arguments[0]
         source = self._operation(u)
-        name_of = {_aten.max_pool2d_with_indices.default: "max_pool_3x3", _aten.avg_pool2d.default: "avg_pool_3x3"}
-        if source.function in name_of:
-            return self._recipe(name_of[source.function], self._pool(source))
+        if source.function in _POOLS:
+            return self._pool(source)
         stages, stride = self._stages(u)
         known = {kind.stages: name for name, kind in (PREPROCESS | CANDIDATES).items() if kind.stages}
         if stages not in known:
@@ -237,12 +250,13 @@ class _Matcher:
             raise RefusedError(f"a convolution has padding {conv.padding!r}, expected numbers")
         return conv, op.arguments[0]
 
-    def _pool(self, op: Operation) -> int:
+    def _pool(self, op: Operation) -> Recipe:
+        self._operation(op.result)
         given = list(op.arguments)
         if given[0] is not self._x:
             raise RefusedError("a pool reads something else than the edge's input")
         names = ["kernel", "stride", "padding"]
-        defaults: dict[str, Any] = {"ceil_mode": False}
+        defaults: dict[str, Any] = {"stride": given[1], "padding": 0, "ceil_mode": False}
         if op.function is _aten.max_pool2d_with_indices.default:
             rest = [("dilation", [1, 1]), ("ceil_mode", False)]
         else:
@@ -258,7 +272,7 @@ class _Matcher:
         for name, value in expected.items():
             if name in actual and actual[name] != value:
                 raise RefusedError(f"its pool has {name} {actual[name]}, expected {value}")
-        return _stride(stride)
+        return self._recipe(_POOLS[op.function], _stride(stride))
 
     def _stages(self, u: Tensor) -> tuple[tuple[Stage, ...], int]:
         """The stages that lead to `u`, the last 1×1 convolution's output, and the stride of the first."""
@@ -320,6 +334,9 @@ class _Matcher:
         shift: dict[int, int] = {}
         while t is not x:
             op = self._operation(t)
+            if _pads_for_odd_sizes(op):
+                t = op.arguments[0]
+                continue
             if op.function is not _aten.slice.Tensor:
                 raise RefusedError(f"its factorised reduce reads {_name(op.function)}")
             defaults: list[Any] = [None, 0, None, None, 1]
@@ -351,6 +368,12 @@ def _stride(stride: Any) -> int:
     if pair not in ((1, 1), (2, 2)):
         raise RefusedError(f"its stride is {pair}, expected 1 or 2")
     return pair[0]
+
+
+def _pads_for_odd_sizes(op: Operation) -> bool:
+    """Whether it adds a row and a column of zeros at the end, which a shifted half reads if the size is odd."""
+    padding = tuple(op.arguments[1:])
+    return op.function is _aten.constant_pad_nd.default and padding in (([0, 1, 0, 1],), ([0, 1, 0, 1], 0))
 
 
 def _described(stage: Stage) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass
@@ -68,24 +69,31 @@ class Report:
     def _lines(self) -> Iterator[str]:
         total = sum(e.candidates for e in self.fused)
         yield f"fastnas.accelerate: {len(self.fused)} modules fused, with {total} candidates; {len(self.left)} left"
-        for e in self.fused:
-            yield f"  fused  {_named(e)}: {e.candidates} candidates{_error(e)}{_costs(e.before, e.after)}"
-        alike: dict[tuple[str, str | None], list[Entry]] = {}
-        for e in self.left:
-            alike.setdefault((e.kind, e.reason), []).append(e)
-        for (_, reason), entries in alike.items():
-            others = f" and {len(entries) - 1} like it" if len(entries) > 1 else ""
-            yield f"  left   {_named(entries[0])}{others}: {reason}"
+        for alike in _grouped(self.fused):
+            one = alike[0]
+            yield f"  fused  {_named(alike)}: {one.candidates} candidates{_error(alike)}{_costs(one.before, one.after)}"
+        for alike in _grouped(self.left):
+            yield f"  left   {_named(alike)}: {alike[0].reason}"
         if self.before and self.after:
             yield f"  model{_costs(self.before, self.after)}"
 
 
-def _named(entry: Entry) -> str:
-    return f"{entry.name or 'the model'} ({entry.kind})"
+def _grouped(entries: Iterable[Entry]) -> Iterable[list[Entry]]:
+    """Those of which the same is to be said, together."""
+    groups: dict[Any, list[Entry]] = {}
+    for e in entries:
+        groups.setdefault((e.kind, e.reason, e.candidates, _costs(e.before, e.after)), []).append(e)
+    return groups.values()
 
 
-def _error(entry: Entry) -> str:
-    return "" if entry.error is None else f", error {entry.error:.0e}"
+def _named(alike: Sequence[Entry]) -> str:
+    others = f" and {len(alike) - 1} like it" if len(alike) > 1 else ""
+    return f"{alike[0].name or 'the model'} ({alike[0].kind}){others}"
+
+
+def _error(alike: Sequence[Entry]) -> str:
+    errors = [e.error for e in alike if e.error is not None]
+    return f", error {max(errors):.0e}" if errors else ""
 
 
 def _costs(before: Cost | None, after: Cost | None) -> str:
