@@ -57,6 +57,21 @@ def test_restore_gives_the_original_back() -> None:
     assert attributes == [set(vars(m)) for m in network.modules()]
 
 
+def test_modules_made_by_the_class_of_an_accelerated_one_are_as_written() -> None:
+    """As `new()` of a second-order architect may make them."""
+    theirs, ours, inputs = cells()
+    copies = [type(m)(12, 8, C, False, False, nodes=2).double() for m in (theirs, ours)]
+    copies[1].load_state_dict(copies[0].state_dict())
+    assert_same(copies[1], copies[0], inputs)
+    chain = type(ours._ops[0]._ops[4])(*stock.candidates(C, 1)[4])  # in a region that runs
+    ours._ops[0]._ops[4] = chain.double()
+    theirs._ops[0]._ops[4] = nn.Sequential(*copy.deepcopy(chain))
+    assert_same(ours, theirs, inputs)
+    fastnas.accelerate(copies[1], strict=True)
+    assert_same(copies[1], copies[0], inputs)
+    assert type(fastnas.restore(copies[1])) is stock.Cell
+
+
 def test_copies_and_pickles_are_accelerated_and_independent() -> None:
     theirs, ours, inputs = cells()
     ours(*inputs)

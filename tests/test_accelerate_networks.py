@@ -11,10 +11,11 @@ import stock
 import stock_trellis
 import torch
 from foreign import C
-from swapped import assert_same, pair, weights, x
+from swapped import assert_same, pair, rows, weights, x
 from torch import nn
 
 import fastnas
+from fastnas.swap import modules, verify
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], int, str | None]] = {
     "alphas outside": (foreign_networks.Darts, 3 * 42, None),
@@ -76,6 +77,40 @@ def test_a_call_of_five_arguments_is_guessed() -> None:
     report = fastnas.accelerate(Weighted(C, C, C, False, False))
     assert [e.kind for e in report.fused] == ["Weighted"]
     assert not report.left
+
+
+def test_rows_of_weights_are_guessed_for_a_cell_that_mixes_by_itself() -> None:
+    class Cell(foreign_networks.NamedEdgesCell):
+        def __init__(self) -> None:
+            super().__init__(C, bias=False)
+
+        forward = foreign_networks.NamedEdgesCell.forward_mixed
+
+    theirs, ours = pair(Cell())
+    report = fastnas.accelerate(ours, strict=True)
+    assert [e.candidates for e in report.fused] == [6 * 8]
+    assert_same(ours, theirs, (x(), rows(6)))
+
+
+def test_of_sampled_candidates_several_draws_are_verified(monkeypatch: pytest.MonkeyPatch, unmeasured: None) -> None:
+    for sampled, draws in ((False, 1), (True, 5)):
+        compared: list[int] = []
+        compare = verify._compare
+        monkeypatch.setattr(verify, "_compare", lambda *a, c=compare, seen=compared: (seen.append(a[-1]), c(*a))[1])
+        network = foreign_networks.NamedEdges(sampled=sampled)
+        report = fastnas.accelerate(network, example_inputs=x(3).float(), strict=True)
+        assert len(report.fused) == 1
+        assert sorted(compared) == sorted([*range(draws)] * 2)
+
+
+def test_operators_of_sampled_candidates_do_not_pile_up(monkeypatch: pytest.MonkeyPatch, unmeasured: None) -> None:
+    monkeypatch.setattr(modules, "_OPERATORS", 4)
+    theirs, ours = pair(foreign_networks.NamedEdges(sampled=True))
+    fastnas.accelerate(ours, example_inputs=x(3), strict=True)
+    home = ours.__dict__[modules.STATE]
+    for _ in range(10):
+        assert_same(ours, theirs, (x(3),))
+        assert len(home.cells) <= 4 + 2 * 3, "no more than one call adds"
 
 
 def test_what_costs_little_stays() -> None:

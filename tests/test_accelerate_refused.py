@@ -21,7 +21,7 @@ LEFT = {
     "padding": (lambda: nn.Sequential(chain(padding=0), nn.ZeroPad2d(2)), "does not end in a batch norm"),
     "circular": (lambda: chain(padding_mode="circular"), "pads with circular"),
     "biased pointwise": (lambda: chain(point_bias=True), "a convolution has a bias"),
-    "grouped pointwise": (lambda: chain(point_groups=2), "not a plain 1×1"),
+    "grouped pointwise": (lambda: chain(point_groups=2), "it has a grouped (2 channels each) 1×1 convolution before a batch norm"),
     "group norm": (lambda: chain(norm=lambda c: nn.GroupNorm(2, c)), "native_group_norm"),
     "spectral norm": (lambda: _spectral(), "parametrised"),  # noqa: PLW0108 # defined below
     "old spectral norm": (lambda: _old_spectral(), "hooks"),  # noqa: PLW0108
@@ -29,7 +29,7 @@ LEFT = {
     "ceiling": (lambda: nn.Sequential(nn.MaxPool2d(3, 1, 1, ceil_mode=True), nn.BatchNorm2d(C)), "ceil_mode True"),
     "pool of another size": (lambda: nn.MaxPool2d(5, 1, 2), "its pool has kernel (5, 5), expected (3, 3)"),
     "own forward": (lambda: _own_forward(), "batch norm"),  # noqa: PLW0108
-    "dense": (lambda: chain(groups=1), "neither depthwise nor 1×1"),
+    "dense": (lambda: chain(groups=1), "it has a dense 3×3 convolution of dilation 2; the operator has"),
     "padding by name": (lambda: chain(padding="same"), "has padding 'same', expected numbers"),
     "γ without β": (lambda: _half_affine(), "one of weight and bias only"),  # noqa: PLW0108
     "pool of a rectified input": (

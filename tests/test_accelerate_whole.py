@@ -40,6 +40,70 @@ def test_a_node_of_pc_darts_is_one_operator() -> None:
     assert sorted(found) == [0, 0, 2 + 2, 3 + 3]  # of nodes: edges, and what passes
 
 
+class _PublishedShuffle(foreign.PartialChannels):
+    """PC-DARTS as published: the shuffle asks `data` for sizes and transposes by a function."""
+
+    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
+        part = x.shape[1] // 4
+        mixed = sum(w * op(x[:, :part]) for w, op in zip(weights, self._ops, strict=True))
+        out = torch.cat([mixed, x[:, part:]], dim=1)
+        n, c, h, w = out.data.size()
+        out = torch.transpose(out.view(n, 4, c // 4, h, w), 1, 2).contiguous()
+        return out.view(n, -1, h, w)
+
+
+class _PermutedShuffle(foreign.PartialChannels):
+    """The same, otherwise written."""
+
+    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
+        part = x.shape[1] // 4
+        mixed = sum(w * op(x[:, :part]) for w, op in zip(weights, self._ops, strict=True))
+        out = torch.cat([mixed, x[:, part:]], dim=1)
+        n, c, h, w = out.shape
+        return torch.reshape(out, (n, 4, c // 4, h, w)).permute(0, 2, 1, -2, 4).reshape([n, c, h, w])
+
+
+class _Node(nn.Module):
+    """A node of two edges, which are asked where they are."""
+
+    def __init__(self, edge: type[nn.Module]) -> None:
+        super().__init__()
+        self.edges = nn.ModuleList([edge(), edge()])
+
+    def forward(self, x: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
+        mixed = [edge(x, row) for edge, row in zip(self.edges, rows, strict=True)]
+        return sum(w.to(m.device) * m for w, m in zip(weights, mixed, strict=True) if not m.is_cuda)
+
+
+@pytest.mark.parametrize("edge", [foreign.PartialChannels, _PublishedShuffle, _PermutedShuffle])
+def test_a_shuffle_of_channels_is_waited_for_however_it_is_written(edge: type[nn.Module]) -> None:
+    theirs = _Node(edge).double()
+    ours, inputs = copy.deepcopy(theirs), (x(4 * C), rows(2), weights(2))
+    assert fastnas.accelerate(ours, example_inputs=inputs, strict=True).fused
+    assert operators(ours, inputs) == [2 + 2]  # of one node: edges, and what passes
+    assert_same(ours, theirs, inputs)
+
+
+class _Detaching(stock.MixedOp):
+    """Uses and returns `data`."""
+
+    def forward(self, x: Tensor, weights: Tensor) -> tuple[Any, ...]:
+        mixed = super().forward(x, weights)
+        moved = torch.stack([mixed.data, 1 + mixed.data * 2, -mixed.data])
+        return mixed, mixed.data, moved, mixed.data.mean(), (mixed.data.dtype, mixed.data.dim(), mixed.data.shape[1])
+
+
+def test_what_is_done_with_data_of_a_result_needs_no_gradient() -> None:
+    theirs = _Detaching(C, 1).double()
+    ours, inputs = copy.deepcopy(theirs), (x(), weights())
+    assert fastnas.accelerate(ours, example_inputs=inputs, strict=True).fused
+    assert_same(ours, theirs, inputs)
+    found = ours(*inputs)
+    assert [type(t) for t in found[:4]] == [Tensor] * 4
+    assert [t.requires_grad for t in found[:4]] == [True, False, False, False]
+    assert found[4] == (torch.float64, 4, C)
+
+
 def test_an_edge_used_twice_shares_its_weights_in_one_operator() -> None:
     module, inputs = foreign.SharedWeights().double(), (x(), weights())
     whole = _Around(module)

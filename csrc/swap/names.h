@@ -21,6 +21,7 @@ struct Names {
     FASTNAS_NAME(shape);
     FASTNAS_NAME(storage_offset);
     // Of candidates' recipes (recipes.py).
+    FASTNAS_NAME(_attributes);
     FASTNAS_NAME(_children);
     FASTNAS_NAME(_empty);
     FASTNAS_NAME(_last);
@@ -36,7 +37,8 @@ struct Names {
     FASTNAS_NAME(_promoted);
     FASTNAS_NAME(_repeats);
     FASTNAS_NAME(_same);
-    // Of functions.
+    // Of functions and modules.
+    FASTNAS_NAME(__dict__);
     FASTNAS_NAME(__name__);
 #undef FASTNAS_NAME
 

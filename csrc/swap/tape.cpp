@@ -22,6 +22,13 @@ long integer_of(const py::object& number) {
     return result;
 }
 
+// Nothing where the key is not in it.
+py::object found(const py::handle& dict, const py::handle& key) {
+    PyObject* value = PyDict_GetItemWithError(dict.ptr(), key.ptr());
+    if (value == nullptr && PyErr_Occurred()) throw py::error_already_set();
+    return py::reinterpret_borrow<py::object>(value);
+}
+
 // Whether something was done to a candidate since it was recognised: it has hooks or modules that it did not have, or
 // modules inside it have been replaced.
 bool changed(const py::object& recipe) {
@@ -41,19 +48,39 @@ bool changed(const py::object& recipe) {
     return false;
 }
 
+// Whether a value that an attribute had is another now. Tensors, modules and the like are compared by identity.
+bool other(const py::handle& now, const py::handle& before) {
+    if (now.is(before)) return false;
+    const bool plain = PyLong_Check(now.ptr()) || PyFloat_Check(now.ptr()) || PyUnicode_Check(now.ptr()) ||
+                       PyTuple_Check(now.ptr()) || PyList_Check(now.ptr()) || PyDict_Check(now.ptr());
+    if (!plain) return true;
+    const int equal = PyObject_RichCompareBool(now.ptr(), before.ptr(), Py_EQ);
+    if (equal < 0) PyErr_Clear();  // of lists of tensors, which do not compare
+    return equal <= 0;
+}
+
+// Whether modules of a candidate have other attributes than when it was recognised.
+bool behaves_otherwise(const py::object& recipe) {
+    const py::object modules = attribute(recipe, names()._attributes);
+    for (const py::handle entry : modules) {
+        const auto get = [&](Py_ssize_t i) { return py::handle(PyTuple_GET_ITEM(entry.ptr(), i)); };
+        const py::object now = attribute(get(0), names().__dict__);
+        if (PyDict_GET_SIZE(now.ptr()) != PyLong_AsSsize_t(get(1).ptr())) return true;
+        const py::handle keys = get(2), values = get(3);
+        for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(keys.ptr()); ++i) {
+            const py::object value = found(now, PyTuple_GET_ITEM(keys.ptr(), i));
+            if (!value || other(value, PyTuple_GET_ITEM(values.ptr(), i))) return true;
+        }
+    }
+    return false;
+}
+
 // The shape of a candidate's result; None if the operator does not take its input.
 py::object result(const py::object& recipe, const py::object& shape) {
     const py::object last = attribute(recipe, names()._last);
     if (shape.equal(py::handle(PyTuple_GET_ITEM(last.ptr(), 0))))
         return py::reinterpret_borrow<py::object>(PyTuple_GET_ITEM(last.ptr(), 1));
     return call(recipe, names().result, shape);
-}
-
-// Nothing where the key is not in it.
-py::object found(const py::handle& dict, const py::handle& key) {
-    PyObject* value = PyDict_GetItemWithError(dict.ptr(), key.ptr());
-    if (value == nullptr && PyErr_Occurred()) throw py::error_already_set();
-    return py::reinterpret_borrow<py::object>(value);
 }
 
 // Never the same again, so that a history is not taken for an older one when what is known has been forgotten.
@@ -151,13 +178,13 @@ py::object Tape::promise(const py::object& self, const py::object& recipe, const
     Tape& tape = body<Tape>(self);
     const bool here = is_value(x) && body<Value>(x).tape.is(self);
     if (!here && !(tape.is_tensor(x) && asked(x, names().is_floating_point))) return py::none();
-    if (changed(recipe)) return py::none();
+    const py::object earlier = pending_calls(self, recipe);
+    if (changed(recipe) || (!earlier && behaves_otherwise(recipe))) return py::none();
     const py::object shape = result(recipe, attribute(x, names().shape));
     if (shape.is_none() || !tape.open()) return py::none();
     py::object source = settled(x);
     if (!is_value(source) && !attribute(source, names()._base).is_none()) source = call(self, names()._same, source);
     py::object made;
-    const py::object earlier = pending_calls(self, recipe);
     if (earlier) {
         const auto last = py::reinterpret_borrow<py::object>(PyList_GET_ITEM(earlier.ptr(), py::len(earlier) - 1));
         if (call(self, names()._repeats, last, source).is(py::handle(Py_True))) {

@@ -69,7 +69,7 @@ class FusedCell:
             mean = norm._buffers["running_mean"]
             if mean is not None and (mean.dtype, mean.device) != (alpha.dtype, alpha.device):
                 norm.to(alpha)
-        batch = [bn.training or not bn.track_running_stats for bn in self._norms]
+        batch = [bn.training or bn._buffers["running_mean"] is None for bn in self._norms]
         spec = self._spec(batch)
         params = cast("list[Tensor]", [place[name] for place, name in self._places])
         stores = [bn._buffers for bn, uses_batch in zip(self._norms, batch, strict=True) if not uses_batch]
@@ -86,7 +86,8 @@ class FusedCell:
         return self._specs[key]
 
     def _update(self, spec: Spec, batch: list[bool], inputs: Sequence[Tensor], statistics: Tensor) -> None:
-        tracked = [bn.track_running_stats and uses for bn, uses in zip(self._norms, batch, strict=True)]
+        stores = [bn._buffers["running_mean"] is not None for bn in self._norms]
+        tracked = [all(of) for of in zip((bn.track_running_stats for bn in self._norms), stores, batch, strict=True)]
         if not any(tracked):
             return
         columns = torch.split(statistics, [bn.num_features for bn in compress(self._norms, batch)], 1)

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
-from fastnas.swap.modules import STATE
-from fastnas.swap.recipes import hook_stores
+from fastnas.swap.recipes import STATE, hook_stores
 from fastnas.swap.trace import is_leaf
 
 _PLAIN = (int, float, str, bytes, bool, type(None), torch.dtype, torch.device, torch.Size)

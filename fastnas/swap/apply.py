@@ -100,13 +100,13 @@ def _accelerate(model: nn.Module, memory: str, example_inputs: Any, strict: bool
     return report
 
 
-def _seen(model: nn.Module, found: Found, example_inputs: Any) -> dict[nn.Module, calls.Arguments]:
+def _seen(model: nn.Module, found: Found, example_inputs: Any) -> calls.Seen:
     try:
         users = {m for region in found.regions for m in (region, *found.around(region))}
-        called, seen = calls.seen(model, users, found.recipes, example_inputs)
+        seen = calls.seen(model, users, found.recipes, example_inputs)
     except RefusedError as error:
         raise UserError(str(error)) from error
-    found.lift(called)
+    found.lift(seen.called)
     return seen
 
 
@@ -122,7 +122,7 @@ class _Fusing:
         model: nn.Module,
         whole: calls.Arguments,
         found: Found,
-        seen: dict[nn.Module, calls.Arguments] | None,
+        seen: calls.Seen | None,
         memory: str,
         backend: str,
         strict: bool,
@@ -133,6 +133,9 @@ class _Fusing:
         self._how = (memory, backend)
         self._keeps_slower = strict or memory == "lean"
         self._inside_candidates = {m for c in found.recipes for m in c.modules()}
+        around = set(found.names) - self._inside_candidates
+        self._works_in_place = any(getattr(m, "inplace", False) is True for m in around)
+        self._guessed: dict[Any, calls.Arguments | str] = {}
         self._kinds: dict[nn.Module, Any] = {}
         self._verified: dict[Any, float | str] = {}
         self._before: dict[nn.Module, Cost] = {}
@@ -146,7 +149,7 @@ class _Fusing:
             entry = _entry(self._found, region)
             entry.reason = self._try(region, entry, part)
             if entry.reason is None and self._seen is not None and not part:
-                self._measure(region, entry, self._seen[region])
+                self._measure(region, entry, self._seen.arguments[region])
             if entry.reason is None:
                 fused.add(region)
             if not part or entry.reason is not None:  # else it is a part of what is reported
@@ -160,11 +163,13 @@ class _Fusing:
         if reason := why_not(region):
             return reason
         if all(self._found.recipes[m].cheap for m in region.modules() if m in self._found.recipes):
-            return "its candidates cost too little to gain from an operator"
+            if part:
+                return None
+            return "what the operator has of its candidates costs too little to gain from it"
         inner = [m for m in region.modules() if m is not region and m not in self._inside_candidates]
         try:
             arguments = None if part else self._arguments(region)
-            swap(region, Home(inner, *self._how))
+            swap(region, Home(inner, *self._how, self._copies(region)))
             if arguments is not None:
                 entry.error = self._error(region, arguments)
         except RefusedError as error:
@@ -209,16 +214,37 @@ class _Fusing:
 
     def _kind(self, region: nn.Module, arguments: calls.Arguments) -> Any:
         """Equal for regions that are built and called alike."""
+        return self._fingerprint(region), signature((arguments.args, arguments.kwargs))
+
+    def _fingerprint(self, region: nn.Module) -> Any:
+        """Equal for regions that are built alike."""
         if region not in self._kinds:
             self._kinds[region] = fingerprint(region)
-        return self._kinds[region], signature((arguments.args, arguments.kwargs))
+        return self._kinds[region]
 
     def _arguments(self, region: nn.Module) -> calls.Arguments:
         """How a region is called."""
         if self._seen is None:
+            return self._guess(region)
+        if region not in self._seen.arguments:
+            raise RefusedError("the model does not call it with example_inputs")
+        return self._seen.arguments[region]
+
+    def _guess(self, region: nn.Module) -> calls.Arguments:
+        """Of regions that are built alike, one is tried."""
+        kind = self._fingerprint(region)
+        if kind not in self._guessed:
             inside = {m: self._found.recipes[m] for m in region.modules() if m in self._found.recipes}
             edges = sum(around is region for around in self._found.regions.values())
-            return calls.guess(region, inside, edges)
-        if region not in self._seen:
-            raise RefusedError("the model does not call it with example_inputs")
-        return self._seen[region]
+            try:
+                self._guessed[kind] = calls.guess(region, inside, edges)
+            except RefusedError as error:
+                self._guessed[kind] = str(error)
+        found = self._guessed[kind]
+        if isinstance(found, str):
+            raise RefusedError(found)
+        return found
+
+    def _copies(self, region: nn.Module) -> bool:
+        """Whether the code around a region works in place on its results, or, if that has not been seen, may."""
+        return self._works_in_place if self._seen is None else region in self._seen.written

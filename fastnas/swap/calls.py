@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
 from typing import Any
@@ -36,24 +36,42 @@ def untouched(module: nn.Module) -> Iterator[None]:
         yield
 
 
-def seen(
-    model: nn.Module, regions: Iterable[nn.Module], candidates: Iterable[nn.Module], example_inputs: Any
-) -> tuple[set[nn.Module], dict[nn.Module, Arguments]]:
-    """Which of these modules `model` calls when it runs on `example_inputs`, and the arguments of regions' first calls.
+@dataclass
+class Seen:
+    """What is known of the modules of a model from one run of it.
+
+    Attributes:
+        called: those whose `forward` ran.
+        arguments: of regions, of their first calls.
+        written: regions whose results were changed in place after they had returned them.
+    """
+
+    called: set[nn.Module] = field(default_factory=set)
+    arguments: dict[nn.Module, Arguments] = field(default_factory=dict)
+    written: set[nn.Module] = field(default_factory=set)
+
+
+def seen(model: nn.Module, regions: Iterable[nn.Module], candidates: Iterable[nn.Module], example_inputs: Any) -> Seen:
+    """What `model` does with these modules when it runs on `example_inputs`.
 
     Raises:
         RefusedError: the model raises an error.
     """
-    called: set[nn.Module] = set()
-    found: dict[nn.Module, Arguments] = {}
+    found = Seen()
+    results: list[tuple[nn.Module, Tensor, int]] = []
 
     def keep(module: nn.Module, args: Any, kwargs: Any) -> None:
-        called.add(module)
-        if module not in found:
-            found[module] = Arguments(*tree_map(_detached, (args, kwargs)))
+        found.called.add(module)
+        if module not in found.arguments:
+            found.arguments[module] = Arguments(*tree_map(_detached, (args, kwargs)))
 
+    def note(module: nn.Module, _: Any, result: Any) -> None:
+        results.extend((module, t, t._version) for t in tensors(result))
+
+    regions = list(regions)
     handles = [region.register_forward_pre_hook(keep, with_kwargs=True) for region in regions]
-    handles += [candidate.register_forward_pre_hook(lambda m, _: called.add(m)) for candidate in candidates]
+    handles += [region.register_forward_hook(note) for region in regions]
+    handles += [candidate.register_forward_pre_hook(lambda m, _: found.called.add(m)) for candidate in candidates]
     try:
         with torch.no_grad(), untouched(model):
             model(*as_arguments(example_inputs))
@@ -62,7 +80,8 @@ def seen(
     finally:
         for handle in handles:
             handle.remove()
-    return called, found
+    found.written = {module for module, t, version in results if t._version != version}
+    return found
 
 
 def as_arguments(example_inputs: Any) -> tuple[Any, ...]:
@@ -75,7 +94,7 @@ def guess(region: nn.Module, recipes: dict[nn.Module, Recipe], edges: int) -> Ar
 
     Args:
         recipes: of all candidates inside, in order.
-        edges: how many mixed edges are inside; 0 if it is one itself.
+        edges: how many modules inside are mixed edges; 0 if it is one itself, or mixes their candidates itself.
 
     Raises:
         RefusedError: nothing that was tried runs.
@@ -109,24 +128,25 @@ def _attempts(
         if isinstance(m, nn.ModuleList | nn.ModuleDict) and any(c in recipes for c in m.children())
     ]
     candidates = len(sets[0]) if sets else len(direct)
+    rows = edges or (len(sets) if len(sets) > 1 else 0)
     # The first input of a cell after a reduction is twice as large: its preprocessing halves it.
     first = 2 if [r.stride for r in direct[:2]] == [2, 1] else 1
     shapes = [(t, m, s) for t in ((2, 1) if edges else (1, 2)) for m in (1, 2, 4, 8) for s in (first, 3 - first)]
     for tensors, multiple, scale in shapes:
         if tensors > needed or (tensors == 1 and scale == 2):
             continue
-        channels = widths[:tensors] if edges and len(widths) >= tensors else [inside[0]] * tensors
+        channels = widths[:tensors] if rows and len(widths) >= tensors else [inside[0]] * tensors
         sizes = [_SIZE * scale, _SIZE][-tensors:]
         x = [torch.randn(_BATCH, c * multiple, s, s, **like) for c, s in zip(channels, sizes, strict=True)]
-        for weights in product(_weights(edges, candidates, like), repeat=needed - tensors):
+        for weights in product(_weights(rows, candidates, like), repeat=needed - tensors):
             yield (*x, *weights)
 
 
-def _weights(edges: int, candidates: int, like: dict[str, Any]) -> list[Any]:
+def _weights(rows: int, candidates: int, like: dict[str, Any]) -> list[Any]:
     rand = partial(torch.rand, **like)
-    if not edges:
+    if not rows:
         return [rand(candidates), list(rand(candidates)), rand(())]
-    return [rand(edges, candidates), list(rand(edges, candidates)), rand(edges)]
+    return [rand(rows, candidates), list(rand(rows, candidates)), rand(rows)]
 
 
 def tensors(tree: Any) -> list[Tensor]:

@@ -75,7 +75,7 @@ def find(model: nn.Module) -> Found:
     found.recipes = _without_other_pools(found)
     found.refused = {m: reason for m, reason in found.refused.items() if _resembles(m, found, parents)}
     regions = {_owner(m, parents) for m in found.recipes}
-    edges = [r for r in regions if r is not None and _direct(r, found) > 1]
+    edges = [r for r in regions if r is not None and _mixes(r, found)]
     regions |= {owner for r in edges if (owner := _owner(r, parents)) is not None and owner is not model}
     found.nest(r for r in regions if r is not None)
     return found
@@ -177,5 +177,7 @@ def _owner(module: nn.Module, parents: dict[nn.Module, nn.Module]) -> nn.Module 
     return last
 
 
-def _direct(region: nn.Module, found: Found) -> int:
-    return sum(m in found.recipes for child in region.children() for m in (child, *child.children()))
+def _mixes(region: nn.Module, found: Found) -> bool:
+    """Whether it is a mixed edge, rather than something around edges that has preprocessing of its own."""
+    inside = (m for child in region.children() for m in (child, *child.children()))
+    return sum(m in found.recipes and not found.recipes[m].preprocesses for m in inside) > 1

@@ -127,13 +127,16 @@ class Run(Tape):
 
     def finish(self, result: Any) -> Any:
         """The region's result with tensors for promises; what its code did not use updates its statistics, too."""
-        found = [leaf for leaf in tree_flatten(result)[0] if isinstance(leaf, Promise)]
-        self.tensors(found)
+        found = {id(leaf): leaf for leaf in tree_flatten(result)[0] if isinstance(leaf, Promise)}
+        self.tensors([origin for promise in found.values() for origin in promise.origins])
         for call in self.calls:
             if not call.done and call.recipe.leaves:
                 with torch.no_grad():
                     self.tensors([self.value(call)])
-        return tree_map(lambda leaf: leaf.tensor if isinstance(leaf, Promise) else leaf, result) if found else result
+        computed = {key: promise.compute() for key, promise in found.items()}
+        if self.home.copies:
+            computed = {key: t.clone() for key, t in computed.items()}
+        return tree_map(lambda leaf: computed.get(id(leaf), leaf), result) if found else result
 
     def _compute(self, todo: Sequence[Promise], values: Sequence[Value]) -> None:
         """Computes `todo`, whose parts are the `values`, one after the other, as far as these are not computed."""

@@ -19,13 +19,11 @@ from fastnas.swap.build import Plan
 from fastnas.swap.graph import evaluate
 from fastnas.swap.lazy import Run, allowed, current
 from fastnas.swap.promise import Joined, Value
-from fastnas.swap.recipes import Recipe, hook_stores
+from fastnas.swap.recipes import STATE, Recipe, hook_stores
 
-STATE = "_fastnas"
-"""The attribute of a swapped module that holds its `Recipe` or `Home`."""
-
-
-_REMEMBERED = 1 << 20  # bytes of histories for a region; code that samples candidates always does something new
+# For a region; code that samples candidates always does something new.
+_REMEMBERED = 1 << 20  # bytes of histories
+_OPERATORS = 256
 
 
 @dataclass(eq=False, slots=True)
@@ -49,10 +47,11 @@ class Home:
         alone: numbers of the values in a call that are computed by themselves.
         kinds: numbers of candidates, evaluations and sorts of tensors, by which histories tell them.
         in_order: whether a candidate that runs again waits for what was promised of it: no operator computes both.
+        copies: whether results are copies, since the code around works in place on them; an operator keeps its own.
     """
 
-    def __init__(self, inner: Sequence[nn.Module], memory: str, backend: str) -> None:
-        self.memory, self.backend = memory, backend
+    def __init__(self, inner: Sequence[nn.Module], memory: str, backend: str, copies: bool = False) -> None:
+        self.memory, self.backend, self.copies = memory, backend, copies
         self.cells: dict[Any, Any] = {}
         self.orders: dict[Any, Tensor] = {}
         self.alone: set[int] = set()
@@ -71,9 +70,9 @@ class Home:
         found = self._met.get((history, values))
         if found is None:
             self._remembered += len(history)
-            if self._remembered > _REMEMBERED:
-                self._met.clear()
-                self.kinds.clear()
+            if self._remembered > _REMEMBERED or len(self.cells) > _OPERATORS:
+                for kept in (self._met, self.kinds, self.cells):
+                    kept.clear()
                 self._remembered = len(history)
             found = self._met[history, values] = Met()
         return found
@@ -109,7 +108,7 @@ class _Candidate(_Swapped):
         if promised is not None:
             return promised
         run = current()
-        if run is not None:
+        if run is not None and STATE in self.__dict__:
             run.settle(self.__dict__[STATE], None)
         return super().forward(*args, **kwargs)  # type: ignore[misc]
 
@@ -118,8 +117,8 @@ class _Candidate(_Swapped):
         if run is None or kwargs or len(args) != 1:
             return None
         own = self.__dict__
-        if "_is_replica" in own:  # of nn.DataParallel, whose parameters are somewhere else
-            return None
+        if "_is_replica" in own or STATE not in own:
+            return None  # of nn.DataParallel, whose parameters are somewhere else; or made by `type(module)(...)`
         x = args[0]
         promised: Value | None = run.promise(own[STATE], x.compute() if type(x) is Joined else x)
         return promised
@@ -133,9 +132,9 @@ class _Region(_Swapped):
 
 
 def _run_region(region: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    home: Home = region.__dict__[STATE]
+    home: Home | None = region.__dict__.get(STATE)
     forward = super(_Region, region).forward
-    if current() is not None or not allowed() or not home.runs():
+    if home is None or current() is not None or not allowed() or not home.runs():
         return forward(*args, **kwargs)
     with Run(home, evaluate, (args, kwargs)) as run:
         return run.finish(forward(*args, **kwargs))
@@ -152,12 +151,17 @@ def restore_module(module: nn.Module) -> None:
     """Undoes `swap`."""
     if is_swapped(module):
         module.__class__ = type(module).__bases__[1]
-        del module.__dict__[STATE]
+        module.__dict__.pop(STATE, None)
 
 
 def is_swapped(module: nn.Module) -> bool:
-    """Whether `swap` has changed the module."""
+    """Whether `swap` has changed the module, or the one whose class it has: code may make others by `type(module)`."""
     return isinstance(module, _Swapped)
+
+
+def is_candidate(module: nn.Module) -> bool:
+    """Whether `swap` has made the module a candidate."""
+    return isinstance(module, _Candidate)
 
 
 def why_not(module: nn.Module) -> str | None:

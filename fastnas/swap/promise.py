@@ -1,8 +1,8 @@
 """Promises of tensors: what a region's code holds instead of the results of its candidates.
 
 A `Value` is a sum of weighted terms, a `Joined` the concatenation of several along channels, perhaps with its channels
-put into another order. Products with weights, sums and concatenations of promises are promises again. Anything else
-that is done with one computes it first.
+put into another order, a `Stacked` the stack of several. Products with weights, sums, stacks and concatenations of
+promises are promises again. Anything else that is done with one computes it first.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_flatten, tree_map
 
 from fastnas import _C
 from fastnas._C import Call
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from fastnas.swap.lazy import Run
 
 Weight = Tensor | float
+
+_MOVES = ("view", "reshape", "transpose", "permute", "contiguous")
+"""Functions by which code puts channels into another order, methods of `Joined`."""
 
 
 class Term(NamedTuple):
@@ -51,6 +54,29 @@ class Promise:
         """The sums that it consists of, in the order of their channels."""
         raise NotImplementedError
 
+    @property
+    def origins(self) -> Sequence[Promise]:
+        """The values and concatenations that have to be computed for it."""
+        return (self,)
+
+    @property
+    def data(self) -> Any:
+        """As of a tensor."""
+        return self.tensor.data if self.tensor is not None else Data(self)
+
+    @property
+    def device(self) -> torch.device:
+        """As of a tensor."""
+        what: Tensor | Value = self.values[0]
+        while not isinstance(what, Tensor):
+            what = what.terms[0].source if what.tensor is None else what.tensor
+        return what.device
+
+    @property
+    def is_cuda(self) -> bool:
+        """As of a tensor."""
+        return self.device.type == "cuda"
+
     def compute(self) -> Tensor:
         """The result."""
         return self.run.tensors([self])[0]
@@ -75,11 +101,24 @@ class Promise:
 
     @classmethod
     def other_function(cls, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Any:
-        """What one of PyTorch's functions makes of promises: a concatenation is promised, anything else computed."""
-        if getattr(func, "__name__", "") in ("cat", "concat", "concatenate") and args:
+        """What one of PyTorch's functions makes of promises.
+
+        Stacks and concatenations are promised, and concatenations whose channels are put into another order; for
+        anything else what is given is computed, together.
+        """
+        name = getattr(func, "__name__", "")
+        if name in ("cat", "concat", "concatenate") and args:
             joined = _joined(args[0], *args[1:], **(kwargs or {})) if isinstance(args[0], list | tuple) else None
             if joined is not None:
                 return joined
+        if name == "stack" and args:
+            stacked = _stacked(*args, **(kwargs or {}))
+            if stacked is not None:
+                return stacked
+        if name in _MOVES and args and type(args[0]) is Joined and not kwargs:
+            return getattr(args[0], name)(*args[1:])
+        promises = [leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, Promise)]
+        promises[0].run.tensors([p for promise in promises for p in promise.origins])
         args, kwargs = tree_map(_computed, (args, kwargs or {}))
         return func(*args, **kwargs)
 
@@ -176,15 +215,29 @@ class Joined(Promise):
 
     def view(self, *shape: Any) -> Any:
         """As of a tensor."""
-        sizes = tuple(shape[0]) if len(shape) == 1 and not isinstance(shape[0], int) else shape
+        return self._sized("view", shape)
+
+    def reshape(self, *shape: Any) -> Any:
+        """As of a tensor."""
+        return self._sized("reshape", shape)
+
+    def _sized(self, name: str, shape: tuple[Any, ...]) -> Any:
+        sizes = _spread(shape)
         if self.tensor is not None or not all(isinstance(size, int) for size in sizes) or sizes.count(-1) > 1:
-            return self.compute().view(*shape)
+            return getattr(self.compute(), name)(*shape)
         if -1 in sizes:
             rest = math.prod(size for size in sizes if size != -1)
             sizes = tuple(self.shape.numel() // max(rest, 1) if size == -1 else size for size in sizes)
         if math.prod(sizes) != self.shape.numel():
-            return self.compute().view(*shape)
-        return self._move("view", sizes, *sizes)
+            return getattr(self.compute(), name)(*shape)
+        return self._move(name, sizes, *sizes)
+
+    def permute(self, *dims: Any) -> Any:
+        """As of a tensor."""
+        order = _spread(dims)
+        if self.tensor is not None or sorted(d % len(self.shape) for d in order) != list(range(len(self.shape))):
+            return self.compute().permute(*dims)
+        return self._move("permute", [self.shape[d] for d in order], *order)
 
     def transpose(self, first: int, second: int) -> Any:
         """As of a tensor."""
@@ -197,6 +250,107 @@ class Joined(Promise):
     def contiguous(self) -> Any:
         """As of a tensor."""
         return self if self.tensor is not None else self._move("contiguous", self.shape)
+
+
+class Stacked(Promise):
+    """The stack of `parts` of one shape along a new first dimension."""
+
+    __slots__ = ("dtype", "parts", "run", "shape", "tensor")
+
+    def __init__(self, parts: tuple[Value, ...]) -> None:
+        self.run, self.dtype = parts[0].run, parts[0].dtype
+        self.shape = torch.Size([len(parts), *parts[0].shape])
+        self.tensor: Tensor | None = None
+        self.parts = parts
+
+    @property
+    def values(self) -> Sequence[Value]:
+        """Its parts."""
+        return self.parts
+
+    @property
+    def origins(self) -> Sequence[Promise]:
+        """Its parts."""
+        return self.parts
+
+    def compute(self) -> Tensor:
+        """The result."""
+        if self.tensor is None:
+            self.tensor = torch.stack(self.run.tensors(self.parts))
+        return self.tensor
+
+    def __mul__(self, other: Any) -> Any:
+        one_each = isinstance(other, Tensor) and other.ndim == 5 and other.numel() == other.shape[0] == len(self.parts)
+        weights = other.unbind() if one_each else [other] * len(self.parts)
+        if self.tensor is None and self.run.sums() and all(map(self.run.weighs, weights)):
+            return Stacked(tuple(part * weight for part, weight in zip(self.parts, weights, strict=True)))
+        return self.compute() * _computed(other)
+
+    __rmul__ = __mul__
+
+    def sum(self, *args: Any, **kwargs: Any) -> Any:
+        """As of a tensor; over the parts alone it is promised."""
+        over = {"dim": args[0], **kwargs} if len(args) == 1 else kwargs
+        if self.tensor is not None or over not in ({"dim": 0}, {"dim": (0,)}, {"dim": [0]}) or len(args) > 1:
+            return self.compute().sum(*args, **kwargs)
+        return sum(self.parts[1:], self.parts[0])
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(func, "__name__", "")
+        if name in _C.PRODUCTS and not kwargs and len(args) == 2:
+            mine, other = args if isinstance(args[0], Stacked) else reversed(args)
+            return mine * other
+        if name == "sum" and args and isinstance(args[0], Stacked):
+            return args[0].sum(*args[1:], **(kwargs or {}))
+        return cls.other_function(func, args, kwargs)
+
+
+class Data(Promise):
+    """What `data` of another promise will be; as a rule code asks only for its size."""
+
+    __slots__ = ("_of",)
+
+    def __init__(self, of: Promise) -> None:
+        self._of = of
+
+    @property
+    def run(self) -> Run:  # type: ignore[override]
+        """That of the other."""
+        return self._of.run
+
+    @property
+    def values(self) -> Sequence[Value]:
+        """Those of the other."""
+        return self._of.values
+
+    @property
+    def origins(self) -> Sequence[Promise]:
+        """Those of the other."""
+        return self._of.origins
+
+    @property
+    def tensor(self) -> Tensor | None:  # type: ignore[override]
+        """Once the other has been computed."""
+        return None if self._of.tensor is None else self._of.tensor.data
+
+    @property
+    def shape(self) -> torch.Size:  # type: ignore[override]
+        """As of a tensor."""
+        return self._of.shape
+
+    @property
+    def dtype(self) -> torch.dtype:  # type: ignore[override]
+        """As of a tensor."""
+        return self._of.dtype
+
+    def compute(self) -> Tensor:
+        """The result."""
+        return self._of.compute().data
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return cls.other_function(func, args, kwargs)
 
 
 def settled(x: Tensor | Value) -> Tensor | Value:
@@ -217,11 +371,28 @@ for _name in (
     "or", "xor", "imul", "isub", "itruediv", "ipow", "format", "array", "contains",
 ):  # fmt: skip
     setattr(Promise, f"__{_name}__", _forwarded(f"__{_name}__"))
+for _name in ("add", "radd", "mul", "rmul"):
+    setattr(Data, f"__{_name}__", _forwarded(f"__{_name}__"))
+for _name in ("add", "radd"):
+    setattr(Stacked, f"__{_name}__", _forwarded(f"__{_name}__"))
 Promise.__hash__ = object.__hash__  # type: ignore[method-assign]
+
+
+def _spread(given: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Sizes or dimensions that are given one by one, or as one sequence."""
+    return tuple(given[0]) if len(given) == 1 and isinstance(given[0], list | tuple) else given
 
 
 def _computed(leaf: Any) -> Any:
     return leaf.compute() if isinstance(leaf, Promise) else leaf
+
+
+def _stacked(tensors: Any, dim: int = 0, **kwargs: Any) -> Stacked | None:
+    """The promise of a stack; None if it has to be computed."""
+    if kwargs or dim != 0 or not isinstance(tensors, list | tuple) or not all(type(t) is Value for t in tensors):
+        return None
+    alike = {(t.run, t.shape, t.dtype) for t in tensors}
+    return Stacked(tuple(tensors)) if len(alike) == 1 and tensors[0].run.open() else None
 
 
 def _joined(tensors: Sequence[Any], dim: int = 0, **kwargs: Any) -> Joined | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from typing import Any
 
 import torch
@@ -10,12 +11,17 @@ from torch import Tensor, nn
 
 from fastnas.ops import CANDIDATES, PREPROCESS, Depthwise
 from fastnas.ops.candidates import Pointwise, Reduce, Stage
-from fastnas.swap.trace import Operation, Trace, trace, training
+from fastnas.swap.trace import OF_EVERY_MODULE, Operation, Trace, trace, training
 
 _aten = torch.ops.aten
 _POOLS = {_aten.max_pool2d_with_indices.default: "max_pool_3x3", _aten.avg_pool2d.default: "avg_pool_3x3"}
 _ANY_CHANNELS = 6  # of a probe for a module without weights: even, for the sake of halves
 _PROBE = (8, 8)
+
+STATE = "_fastnas"
+"""The attribute of a swapped module that holds its `Recipe` or `Home`."""
+
+_READ_ANEW = {"eps", "momentum", "track_running_stats"}  # of a batch norm, by the operator
 
 
 class RefusedError(Exception):
@@ -46,6 +52,7 @@ class Recipe:
         self._empty: list[Any] = [store for m in modules for store in hook_stores(m)]
         self._empty += [m._modules for m in modules if not m._modules]
         self._children = [(m._modules, list(m._modules.values())) for m in modules if m._modules]
+        self._attributes = [_attributes(m, m is module) for m in modules]
 
     @property
     def preprocesses(self) -> bool:
@@ -93,6 +100,17 @@ class Recipe:
         """Of the result."""
         n, c, h, w = shape
         return torch.Size([n, self.channels[1] if self.channels else c, -(-h // self.stride), -(-w // self.stride)])
+
+
+def _attributes(module: nn.Module, swapped: bool) -> tuple[nn.Module, int, tuple[str, ...], tuple[Any, ...]]:
+    """A module's own attributes, with the number of all that it will have if it is `swapped`.
+
+    csrc/swap compares them: on others, such as the probability of dropping a path, the module may compute otherwise.
+    """
+    own = vars(module)
+    ignored = OF_EVERY_MODULE | {STATE} | (_READ_ANEW if isinstance(module, nn.BatchNorm2d) else set())
+    watched = {name: copy(value) for name, value in own.items() if name not in ignored}
+    return module, len(own) + (swapped and STATE not in own), tuple(watched), tuple(watched.values())
 
 
 def hook_stores(module: nn.Module) -> list[dict[int, Any]]:
@@ -147,10 +165,15 @@ def _check_untouched(module: nn.Module) -> None:
             raise RefusedError("its SyncBatchNorm takes statistics over all processes, the operator over its own batch")
 
 
+def _widths(conv: nn.Conv2d) -> tuple[int, int]:
+    """Channels of its input and output; code that widens networks may leave the attributes as they were."""
+    return conv.weight.shape[1] * conv.groups, conv.weight.shape[0]
+
+
 def _in_channels(module: nn.Module) -> int:
     for m in module.modules():
         if isinstance(m, nn.Conv2d):
-            return m.in_channels
+            return _widths(m)[0]
         if isinstance(m, nn.BatchNorm2d):
             return m.num_features
     return _ANY_CHANNELS
@@ -170,6 +193,9 @@ class _Matcher:
         self._leaves: list[nn.Module] = []  # last first, as they are met
 
     def match(self, result: Tensor) -> Recipe:
+        if self._found.idle:
+            kind = type(self._found.idle[0]).__name__
+            raise RefusedError(f"it holds a {kind} that does nothing now, but may when its attributes change")
         if id(self._x) in self._found.rectified:
             raise RefusedError("its ReLU works in place on the edge's input, which other candidates read")
         if result is self._x:
@@ -203,9 +229,12 @@ class _Matcher:
         norms = [leaf for leaf in leaves if isinstance(leaf, nn.BatchNorm2d)]
         channels = None
         if norms:
-            channels = (shapes[0].in_channels if shapes else norms[0].num_features, norms[-1].num_features)
+            channels = (_widths(shapes[0])[0] if shapes else norms[0].num_features, norms[-1].num_features)
         if name in CANDIDATES and channels and channels[0] != channels[1]:
             raise RefusedError(f"a candidate keeps its channels, this one leads from {channels[0]} to {channels[1]}")
+        widths = sorted({width for conv in shapes for width in _widths(conv)})
+        if name in CANDIDATES and len(widths) > 1:
+            raise RefusedError(f"a candidate keeps its channels, this one has {' and '.join(map(str, widths))} inside")
         return Recipe(self._module, name, stride, leaves, channels)
 
     def _is_zero(self, result: Tensor) -> bool:
@@ -295,7 +324,7 @@ class _Matcher:
             return self._reduce(op)
         conv, d = self._convolution(u)
         if conv.kernel_size != (1, 1) or conv.padding != (0, 0) or conv.groups != 1:
-            raise RefusedError(f"the convolution before a batch norm is not a plain 1×1 one: {conv}")
+            raise RefusedError(f"it has {_kind_of(conv)} before a batch norm; the operator has plain 1×1 ones there")
         before = self._found.producer(d)
         if before is None or not isinstance(before.function, nn.Conv2d):
             if conv.stride != (1, 1):
@@ -306,8 +335,8 @@ class _Matcher:
         depthwise, r = self._convolution(d)
         kernel, dilation = depthwise.kernel_size[0], depthwise.dilation[0]
         square = (depthwise.kernel_size, depthwise.dilation) == ((kernel,) * 2, (dilation,) * 2)
-        if depthwise.groups != depthwise.in_channels or depthwise.out_channels != depthwise.in_channels or not square:
-            raise RefusedError(f"a convolution is neither depthwise nor 1×1: {depthwise}")
+        if _widths(depthwise) != (depthwise.groups,) * 2 or not square:
+            raise RefusedError(f"it has {_kind_of(depthwise)}; the operator has depthwise and 1×1 ones")
         padding = dilation * (kernel // 2)
         if depthwise.padding != (padding, padding):
             raise RefusedError(f"a convolution has padding {depthwise.padding}, expected {(padding, padding)}")
@@ -323,7 +352,7 @@ class _Matcher:
         for conv in (first, second):
             if (conv.kernel_size, conv.stride, conv.padding, conv.groups) != ((1, 1), (2, 2), (0, 0), 1):
                 raise RefusedError(f"a convolution of its factorised reduce is not a 1×1 one of stride 2: {conv}")
-        if first.out_channels != second.out_channels:
+        if _widths(first) != _widths(second):
             raise RefusedError("the halves of its factorised reduce differ in channels")
         if self._shift(shifted, x) != {2: 1, 3: 1}:
             raise RefusedError("the second half of its factorised reduce is not shifted by one pixel")
@@ -380,6 +409,14 @@ def _described(stage: Stage) -> str:
     if isinstance(stage, Depthwise):
         return f"a depthwise {stage.kernel}×{stage.kernel} convolution of dilation {stage.dilation}"
     return f"a {type(stage).__name__.lower()} convolution"
+
+
+def _kind_of(conv: nn.Conv2d) -> str:
+    size = "×".join(map(str, conv.kernel_size))
+    kind = "dense" if conv.groups == 1 else f"grouped ({conv.weight.shape[1]} channels each)"
+    padded = "" if conv.kernel_size != (1, 1) or conv.padding == (0, 0) else " padded"
+    dilated = "" if conv.dilation == (1, 1) else f" of dilation {_pair(conv.dilation)[0]}"
+    return f"a {kind}{padded} {size} convolution{dilated}"
 
 
 def _name(function: Any) -> str:

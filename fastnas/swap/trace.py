@@ -15,6 +15,9 @@ from torch.nn.modules import module as hooks
 
 from fastnas.measure import Watching
 
+OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+"""Attributes that every module has."""
+
 
 @dataclass(eq=False)
 class Operation:
@@ -29,11 +32,13 @@ class Operation:
 class Trace:
     """All operations of a run, in order. In-place ReLUs stand in `rectified` instead, by the number of their tensor.
 
-    Tensors are told apart by `id`, and all of them are kept alive by the trace.
+    Modules inside that return what they were given, and have attributes of their own, stand in `idle`: a dropout of
+    probability 0. Tensors are told apart by `id`, and all of them are kept alive by the trace.
     """
 
     operations: list[Operation] = field(default_factory=list)
     rectified: set[int] = field(default_factory=set)
+    idle: list[nn.Module] = field(default_factory=list)
 
     def producer(self, t: Tensor) -> Operation | None:
         """The operation that made `t`."""
@@ -49,8 +54,9 @@ def is_leaf(module: nn.Module) -> bool:
 
 
 class _Recorder(Watching):
-    def __init__(self) -> None:
+    def __init__(self, whole: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._whole = whole
         self.trace = Trace()
         self.inside = 0  # leaves that are running
 
@@ -74,11 +80,13 @@ class _Recorder(Watching):
         if is_leaf(module):
             self.inside -= 1
             self.trace.operations.append(Operation(module, args, result))
+        elif module is not self._whole and args and result is args[0] and id(result) not in self.trace.rectified:
+            self.trace.idle += [module] if vars(module).keys() - OF_EVERY_MODULE else []
 
 
 def trace(module: nn.Module, x: Tensor) -> tuple[Trace, Any]:
     """Runs `module` on `x`, without gradients and with its buffers restored; the operations, and the result."""
-    recorder = _Recorder()
+    recorder = _Recorder(module)
     handles = [
         hooks.register_module_forward_pre_hook(recorder.enter),
         hooks.register_module_forward_hook(recorder.leave),
