@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import gc
 import io
+from collections.abc import Callable
 
+import foreign
 import foreign_networks
 import pytest
 import stock
@@ -57,15 +59,81 @@ def test_restore_gives_the_original_back() -> None:
     assert attributes == [set(vars(m)) for m in network.modules()]
 
 
+class _Flagged(nn.Module):
+    """A candidate with a flag of its own, a tuple and a list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.op, self.off, self.scale, self.steps = foreign.chain(), False, (1.0,), [1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if self.off else self.op(x) if self.scale[0] == sum(self.steps) else self.scale[0] * self.op(x)
+
+
+ATTRIBUTES: dict[str, Callable[[_Flagged], None]] = {
+    "flag": lambda m: setattr(m, "off", True),
+    "tuple": lambda m: setattr(m, "scale", (3.0,)),
+    "list": lambda m: m.steps.append(1),
+    "dilation": lambda m: m.op[1].__dict__.update(dilation=(1, 1), padding=(1, 1)),
+    "stride": lambda m: setattr(m.op[2], "stride", (2, 2)),
+    "a new attribute": lambda m: setattr(m.op[0], "forward", lambda x: 2 * x),
+    "replaced": lambda m: setattr(m.op[3], "forward", lambda x: 2 * x),
+    "untracked": lambda m: setattr(m.op[3], "track_running_stats", False),
+    "eps": lambda m: setattr(m.op[3], "eps", 0.3),
+}
+
+
+@pytest.mark.parametrize("change", ATTRIBUTES.values(), ids=ATTRIBUTES.keys())
+@pytest.mark.parametrize("copied", [False, True], ids=["", "copied"])
+def test_what_is_changed_about_a_candidate_counts(change: Callable[[_Flagged], None], copied: bool) -> None:
+    theirs, ours = pair(foreign.Spoilt(_Flagged()))
+    assert [e.candidates for e in fastnas.accelerate(ours, strict=True).fused] == [8]
+    ours = copy.deepcopy(ours) if copied else ours
+    inputs = x(), rows(1)[0]
+    assert_same(ours, theirs, inputs)
+    for module in (ours, theirs):
+        change(module._ops[4])
+    if change is ATTRIBUTES["stride"]:  # fails as the other does
+        with pytest.raises(RuntimeError, match="size"):
+            ours(*inputs)
+        return
+    for mode in (True, False):
+        assert_same(ours.train(mode), theirs.train(mode), inputs)
+
+
+class _Head(nn.Module):
+    """Works in place on what a cell returns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = stock.Cell(C, C, C, False, False, nodes=2)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
+        out: Tensor = self.relu(self.cell(x, x, weights))
+        return out
+
+
+@pytest.mark.parametrize("memory", ["fast", "lean"])
+@pytest.mark.parametrize("with_inputs", [False, True], ids=["guessed", "given"])
+def test_results_may_be_changed_in_place(with_inputs: bool, memory: str, unmeasured: None) -> None:
+    theirs, ours = pair(_Head())
+    inputs = (x(), rows(5))
+    report = fastnas.accelerate(ours, memory, inputs if with_inputs else None, strict=True)
+    assert [e.name for e in report.fused] == ["cell"]
+    assert_same(ours, theirs, inputs)
+
+
 def test_modules_made_by_the_class_of_an_accelerated_one_are_as_written() -> None:
     """As `new()` of a second-order architect may make them."""
     theirs, ours, inputs = cells()
     copies = [type(m)(12, 8, C, False, False, nodes=2).double() for m in (theirs, ours)]
     copies[1].load_state_dict(copies[0].state_dict())
     assert_same(copies[1], copies[0], inputs)
-    chain = type(ours._ops[0]._ops[4])(*stock.candidates(C, 1)[4])  # in a region that runs
+    chain = type(ours._ops[0]._ops[4])(C, 3, 1)  # in a region that runs
     ours._ops[0]._ops[4] = chain.double()
-    theirs._ops[0]._ops[4] = nn.Sequential(*copy.deepcopy(chain))
+    theirs._ops[0]._ops[4] = stock.SepConv(C, 3, 1).double()
+    theirs._ops[0]._ops[4].load_state_dict(chain.state_dict())
     assert_same(ours, theirs, inputs)
     fastnas.accelerate(copies[1], strict=True)
     assert_same(copies[1], copies[0], inputs)

@@ -122,7 +122,7 @@ def test_what_costs_little_stays() -> None:
     _, ours = pair(Cheap())
     report = fastnas.accelerate(ours, example_inputs=(x(), weights(3)))
     assert not report.fused
-    assert "cost too little" in str(report)
+    assert "costs too little" in str(report)
 
 
 def test_what_the_model_does_not_call_stays() -> None:

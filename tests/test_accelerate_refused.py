@@ -21,7 +21,10 @@ LEFT = {
     "padding": (lambda: nn.Sequential(chain(padding=0), nn.ZeroPad2d(2)), "does not end in a batch norm"),
     "circular": (lambda: chain(padding_mode="circular"), "pads with circular"),
     "biased pointwise": (lambda: chain(point_bias=True), "a convolution has a bias"),
-    "grouped pointwise": (lambda: chain(point_groups=2), "it has a grouped (2 channels each) 1×1 convolution before a batch norm"),
+    "grouped pointwise": (
+        lambda: chain(point_groups=2),
+        "a grouped (2 channels each) 1×1 convolution",
+    ),
     "group norm": (lambda: chain(norm=lambda c: nn.GroupNorm(2, c)), "native_group_norm"),
     "spectral norm": (lambda: _spectral(), "parametrised"),  # noqa: PLW0108 # defined below
     "old spectral norm": (lambda: _old_spectral(), "hooks"),  # noqa: PLW0108
@@ -39,6 +42,11 @@ LEFT = {
     "two convolutions without a norm between": (
         lambda: nn.Sequential(nn.ReLU(), *chain()[1:3], *chain()),
         "there is no batch norm between two stages",
+    ),
+    "wide inside": (lambda: _Wide(), "a candidate keeps its channels, this one has 4 and 8 inside"),  # noqa: PLW0108
+    "dropout of probability 0": (
+        lambda: nn.Sequential(*chain(), nn.Dropout(0.0)),
+        "it holds a Dropout that does nothing now, but may when its attributes change",
     ),
     "dropout": (lambda: nn.Sequential(nn.Dropout(0.3)), "batch norm"),
 }
@@ -80,6 +88,17 @@ class Reduce(nn.Module):
         other = other.flip(3) if self.turned else other
         out: Tensor = self.norm(torch.cat([self.convs[0](x), *(conv(other) for conv in self.convs[1:])], 1))
         return out
+
+
+class _Wide(nn.Sequential):
+    """Separable, through twice as many channels."""
+
+    def __init__(self) -> None:
+        wide = chain(padding=1, dilation=1)
+        wide[2], wide[3] = nn.Conv2d(C, 2 * C, 1, bias=False), nn.BatchNorm2d(2 * C)
+        back = chain(2 * C, padding=1, dilation=1)
+        back[2], back[3] = nn.Conv2d(2 * C, C, 1, bias=False), nn.BatchNorm2d(C)
+        super().__init__(*wide, *back)
 
 
 LEFT_OF_STRIDE_2 = {

@@ -41,14 +41,6 @@ def test_modules_of_which_the_same_is_to_be_said_share_a_line() -> None:
     assert re.fullmatch(r"  fused  0 \(MixedOp\) and 2 like it: 8 candidates, error \de-\d\d", line), line
 
 
-def test_an_edge_of_a_skip_connection_alone_is_a_part_of_its_cell() -> None:
-    cell = stock.Cell(C, C, C, False, False)
-    cell._ops[3]._ops = nn.ModuleList([nn.Identity()])
-    report = fastnas.accelerate(cell, strict=True)
-    assert [(e.kind, e.candidates) for e in report.fused] == [("Cell", 2 + 13 * 8 + 1)]
-    assert not report.left
-
-
 @pytest.mark.parametrize("given", [None, torch.randn(2, 3, 16, 16)], ids=["guessed", "given"])
 def test_cells_of_a_wrapped_network_are_reported_one_by_one(given: Any, unmeasured: None) -> None:
     report = fastnas.accelerate(nn.DataParallel(foreign_networks.Darts()), example_inputs=given, strict=True)

@@ -77,11 +77,11 @@ class _Node(nn.Module):
 
 @pytest.mark.parametrize("edge", [foreign.PartialChannels, _PublishedShuffle, _PermutedShuffle])
 def test_a_shuffle_of_channels_is_waited_for_however_it_is_written(edge: type[nn.Module]) -> None:
-    theirs = _Node(edge).double()
+    theirs = _Around(_Node(edge)).double()
     ours, inputs = copy.deepcopy(theirs), (x(4 * C), rows(2), weights(2))
     assert fastnas.accelerate(ours, example_inputs=inputs, strict=True).fused
-    assert operators(ours, inputs) == [2 + 2]  # of one node: edges, and what passes
     assert_same(ours, theirs, inputs)
+    assert operators(ours.module, inputs) == [2 + 1]  # of the node: edges, and what passes
 
 
 class _Detaching(stock.MixedOp):
@@ -102,6 +102,53 @@ def test_what_is_done_with_data_of_a_result_needs_no_gradient() -> None:
     assert [type(t) for t in found[:4]] == [Tensor] * 4
     assert [t.requires_grad for t in found[:4]] == [True, False, False, False]
     assert found[4] == (torch.float64, 4, C)
+
+
+class _Pruned(nn.Module):
+    """A node of an edge of eight candidates and one of a skip connection alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.edges = nn.ModuleList([stock.MixedOp(C, 1), stock.MixedOp(C, 1)])
+        self.edges[1]._ops = nn.ModuleList([nn.Identity()])
+
+    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
+        out: Tensor = self.edges[0](x, weights) + self.edges[1](x, weights[:1])
+        return out
+
+
+def test_an_edge_of_a_skip_connection_alone_is_a_part_of_what_is_around_it() -> None:
+    report = fastnas.accelerate(_Around(_Pruned()), example_inputs=(x().float(), weights().float()), strict=True)
+    assert [(e.kind, e.candidates) for e in report.fused] == [("_Pruned", 9)]
+
+
+class _StackedMix(stock.MixedOp):
+    """NNI's: candidates' results are stacked, multiplied with weights of five dimensions, and summed."""
+
+    how = "method"
+
+    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
+        stacked = torch.stack([op(x) for op in self._ops])
+        shape = [-1] + [1] * (stacked.dim() - 1)
+        if self.how == "method":
+            return (stacked * weights.view(shape)).sum(0)
+        if self.how == "function":
+            return torch.sum(torch.mul(weights.view(*shape), stacked), dim=0)
+        if self.how == "one weight":
+            return torch.sum(weights[0] * stacked, dim=[0])
+        return (stacked * torch.cat([weights, weights[:0]]).view(shape)).sum(0, keepdim=True)[0] + stacked.mean(0)
+
+
+@pytest.mark.parametrize("how", ["method", "function", "one weight", "otherwise"])
+def test_stacked_results_are_one_operator(how: str) -> None:
+    theirs = _Around(_StackedMix(C, 1)).double()
+    theirs.module.how = how
+    ours, inputs = copy.deepcopy(theirs), (x(), weights())
+    assert fastnas.accelerate(ours, example_inputs=inputs, strict=True).fused
+    assert_same(ours, theirs, inputs)
+    found = operators(ours.module, inputs)
+    assert len(found) == 1
+    assert how == "otherwise" or found == [1]
 
 
 def test_an_edge_used_twice_shares_its_weights_in_one_operator() -> None:

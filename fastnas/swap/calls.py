@@ -146,7 +146,10 @@ def _weights(rows: int, candidates: int, like: dict[str, Any]) -> list[Any]:
     rand = partial(torch.rand, **like)
     if not rows:
         return [rand(candidates), list(rand(candidates)), rand(())]
-    return [rand(rows, candidates), list(rand(rows, candidates)), rand(rows)]
+    matrix = rand(rows, candidates)
+    ends = [n * (n + 3) // 2 for n in range(1, rows)]  # of nodes with 2, 3, … edges
+    by_node = [[rand(n + 2, candidates) for n in range(ends.index(rows) + 1)]] if rows in ends else []
+    return [matrix, list(matrix), rand(rows), *by_node]
 
 
 def tensors(tree: Any) -> list[Tensor]:

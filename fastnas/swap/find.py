@@ -13,7 +13,8 @@ from fastnas.ops import Edge, mixed_cell
 from fastnas.ops.spec import Norm, Spec
 from fastnas.swap.alike import fingerprint
 from fastnas.swap.modules import is_swapped, why_not
-from fastnas.swap.recipes import Recipe, RefusedError, recognise
+from fastnas.swap.recipes import Recipe, RefusedError
+from fastnas.swap.recognise import recognise
 from fastnas.swap.trace import borrowed_buffers, is_leaf, training
 
 _LEAVES = 8  # convolutions and batch norms of the largest module that may be a candidate

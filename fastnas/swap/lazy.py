@@ -20,7 +20,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map
 
 from fastnas._C import Call
-from fastnas.swap.promise import Joined, Promise, Value
+from fastnas.swap.compound import Joined
+from fastnas.swap.promise import Promise, Value
 from fastnas.swap.read import Tape
 from fastnas.swap.recipes import Recipe
 

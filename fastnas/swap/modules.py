@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
 from fastnas.swap.build import Plan
+from fastnas.swap.compound import Joined
 from fastnas.swap.graph import evaluate
 from fastnas.swap.lazy import Run, allowed, current
-from fastnas.swap.promise import Joined, Value
+from fastnas.swap.promise import Value
 from fastnas.swap.recipes import STATE, Recipe, hook_stores
 
 # For a region; code that samples candidates always does something new.

@@ -1,13 +1,11 @@
 """Promises of tensors: what a region's code holds instead of the results of its candidates.
 
-A `Value` is a sum of weighted terms, a `Joined` the concatenation of several along channels, perhaps with its channels
-put into another order, a `Stacked` the stack of several. Products with weights, sums, stacks and concatenations of
-promises are promises again. Anything else that is done with one computes it first.
+A `Value` is a sum of weighted terms. Products with weights and sums of values are values again; stacks and
+concatenations are promises, too (`compound.py`). Anything else that is done with a promise computes it first.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,8 +21,8 @@ if TYPE_CHECKING:
 
 Weight = Tensor | float
 
-_MOVES = ("view", "reshape", "transpose", "permute", "contiguous")
-"""Functions by which code puts channels into another order, methods of `Joined`."""
+PROMISED: dict[str, Callable[..., Promise | None]] = {}
+"""What promises the results of PyTorch's functions, by their names, or returns None; `compound.py` fills it."""
 
 
 class Term(NamedTuple):
@@ -106,20 +104,12 @@ class Promise:
         Stacks and concatenations are promised, and concatenations whose channels are put into another order; for
         anything else what is given is computed, together.
         """
-        name = getattr(func, "__name__", "")
-        if name in ("cat", "concat", "concatenate") and args:
-            joined = _joined(args[0], *args[1:], **(kwargs or {})) if isinstance(args[0], list | tuple) else None
-            if joined is not None:
-                return joined
-        if name == "stack" and args:
-            stacked = _stacked(*args, **(kwargs or {}))
-            if stacked is not None:
-                return stacked
-        if name in _MOVES and args and type(args[0]) is Joined and not kwargs:
-            return getattr(args[0], name)(*args[1:])
+        promised = PROMISED.get(getattr(func, "__name__", ""), _no_promise)(*args, **(kwargs or {}))
+        if promised is not None:
+            return promised
         promises = [leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, Promise)]
         promises[0].run.tensors([p for promise in promises for p in promise.origins])
-        args, kwargs = tree_map(_computed, (args, kwargs or {}))
+        args, kwargs = tree_map(computed, (args, kwargs or {}))
         return func(*args, **kwargs)
 
 
@@ -155,155 +145,6 @@ def _multiplied_out(value: Value) -> Iterator[Term]:
         else:
             weights = weights if what.weight is None else (what.weight, *weights)
             stack += [(*part, weights) for part in reversed(what.parts)]
-
-
-class Joined(Promise):
-    """The concatenation of `parts` along channels, then `moves`: names and arguments of methods that only reorder."""
-
-    __slots__ = ("dtype", "moves", "parts", "run", "shape", "tensor")
-
-    def __init__(
-        self, parts: tuple[Value, ...], moves: tuple[tuple[Any, ...], ...], shape: torch.Size, dtype: torch.dtype
-    ) -> None:
-        self.run, self.shape, self.dtype = parts[0].run, shape, dtype
-        self.tensor: Tensor | None = None
-        self.parts, self.moves = parts, moves
-
-    def __mul__(self, other: Any) -> Any:
-        if self.tensor is None and self.run.sums() and self.run.weighs(other):
-            parts = tuple(part * other for part in self.parts)
-            return Joined(parts, self.moves, self.shape, parts[0].dtype)
-        return self.compute() * _computed(other)
-
-    __rmul__ = __mul__
-
-    def __add__(self, other: Any) -> Any:
-        if isinstance(other, int | float) and other == 0:
-            return self  # where `sum` begins
-        if type(other) is Joined and self._adds_up_with(other):
-            parts = tuple(mine + its for mine, its in zip(self.parts, other.parts, strict=True))
-            return Joined(parts, self.moves, self.shape, torch.promote_types(self.dtype, other.dtype))
-        return self.compute() + _computed(other)
-
-    __radd__ = __add__
-
-    def _adds_up_with(self, other: Joined) -> bool:
-        here = self.run is other.run and self.run.sums() and self.tensor is None and other.tensor is None
-        return here and self.moves == other.moves and [p.shape for p in self.parts] == [p.shape for p in other.parts]
-
-    @classmethod
-    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = getattr(func, "__name__", "")
-        if name in _C.PRODUCTS | _C.SUMS and not kwargs and len(args) == 2:
-            mine, other = args if isinstance(args[0], Joined) else reversed(args)
-            return mine * other if name in _C.PRODUCTS else mine + other
-        return cls.other_function(func, args, kwargs)
-
-    @property
-    def values(self) -> Sequence[Value]:
-        """Its parts."""
-        return self.parts
-
-    def moved(self, whole: Tensor) -> Tensor:
-        """What the concatenated parts become."""
-        for name, *args in self.moves:
-            whole = getattr(whole, name)(*args)
-        return whole
-
-    def _move(self, name: str, shape: Sequence[int], *args: int) -> Joined:
-        return Joined(self.parts, (*self.moves, (name, *args)), torch.Size(shape), self.dtype)
-
-    def view(self, *shape: Any) -> Any:
-        """As of a tensor."""
-        return self._sized("view", shape)
-
-    def reshape(self, *shape: Any) -> Any:
-        """As of a tensor."""
-        return self._sized("reshape", shape)
-
-    def _sized(self, name: str, shape: tuple[Any, ...]) -> Any:
-        sizes = _spread(shape)
-        if self.tensor is not None or not all(isinstance(size, int) for size in sizes) or sizes.count(-1) > 1:
-            return getattr(self.compute(), name)(*shape)
-        if -1 in sizes:
-            rest = math.prod(size for size in sizes if size != -1)
-            sizes = tuple(self.shape.numel() // max(rest, 1) if size == -1 else size for size in sizes)
-        if math.prod(sizes) != self.shape.numel():
-            return getattr(self.compute(), name)(*shape)
-        return self._move(name, sizes, *sizes)
-
-    def permute(self, *dims: Any) -> Any:
-        """As of a tensor."""
-        order = _spread(dims)
-        if self.tensor is not None or sorted(d % len(self.shape) for d in order) != list(range(len(self.shape))):
-            return self.compute().permute(*dims)
-        return self._move("permute", [self.shape[d] for d in order], *order)
-
-    def transpose(self, first: int, second: int) -> Any:
-        """As of a tensor."""
-        if self.tensor is not None:
-            return self.tensor.transpose(first, second)
-        sizes = list(self.shape)
-        sizes[first], sizes[second] = sizes[second], sizes[first]
-        return self._move("transpose", sizes, first, second)
-
-    def contiguous(self) -> Any:
-        """As of a tensor."""
-        return self if self.tensor is not None else self._move("contiguous", self.shape)
-
-
-class Stacked(Promise):
-    """The stack of `parts` of one shape along a new first dimension."""
-
-    __slots__ = ("dtype", "parts", "run", "shape", "tensor")
-
-    def __init__(self, parts: tuple[Value, ...]) -> None:
-        self.run, self.dtype = parts[0].run, parts[0].dtype
-        self.shape = torch.Size([len(parts), *parts[0].shape])
-        self.tensor: Tensor | None = None
-        self.parts = parts
-
-    @property
-    def values(self) -> Sequence[Value]:
-        """Its parts."""
-        return self.parts
-
-    @property
-    def origins(self) -> Sequence[Promise]:
-        """Its parts."""
-        return self.parts
-
-    def compute(self) -> Tensor:
-        """The result."""
-        if self.tensor is None:
-            self.tensor = torch.stack(self.run.tensors(self.parts))
-        return self.tensor
-
-    def __mul__(self, other: Any) -> Any:
-        one_each = isinstance(other, Tensor) and other.ndim == 5 and other.numel() == other.shape[0] == len(self.parts)
-        weights = other.unbind() if one_each else [other] * len(self.parts)
-        if self.tensor is None and self.run.sums() and all(map(self.run.weighs, weights)):
-            return Stacked(tuple(part * weight for part, weight in zip(self.parts, weights, strict=True)))
-        return self.compute() * _computed(other)
-
-    __rmul__ = __mul__
-
-    def sum(self, *args: Any, **kwargs: Any) -> Any:
-        """As of a tensor; over the parts alone it is promised."""
-        over = {"dim": args[0], **kwargs} if len(args) == 1 else kwargs
-        if self.tensor is not None or over not in ({"dim": 0}, {"dim": (0,)}, {"dim": [0]}) or len(args) > 1:
-            return self.compute().sum(*args, **kwargs)
-        return sum(self.parts[1:], self.parts[0])
-
-    @classmethod
-    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = getattr(func, "__name__", "")
-        if name in _C.PRODUCTS and not kwargs and len(args) == 2:
-            mine, other = args if isinstance(args[0], Stacked) else reversed(args)
-            return mine * other
-        if name == "sum" and args and isinstance(args[0], Stacked):
-            return args[0].sum(*args[1:], **(kwargs or {}))
-        return cls.other_function(func, args, kwargs)
 
 
 class Data(Promise):
@@ -358,9 +199,11 @@ def settled(x: Tensor | Value) -> Tensor | Value:
     return x.tensor if type(x) is Value and x.tensor is not None else x
 
 
-def _forwarded(name: str) -> Callable[..., Any]:
+def forwarded(name: str) -> Callable[..., Any]:
+    """An operator that works on what promises will be."""
+
     def operator(self: Promise, *args: Any) -> Any:
-        return getattr(self.compute(), name)(*map(_computed, args))
+        return getattr(self.compute(), name)(*map(computed, args))
 
     return operator
 
@@ -370,46 +213,16 @@ for _name in (
     "getitem", "setitem", "len", "iter", "eq", "ne", "lt", "le", "gt", "ge", "bool", "float", "int", "invert", "and",
     "or", "xor", "imul", "isub", "itruediv", "ipow", "format", "array", "contains",
 ):  # fmt: skip
-    setattr(Promise, f"__{_name}__", _forwarded(f"__{_name}__"))
+    setattr(Promise, f"__{_name}__", forwarded(f"__{_name}__"))
 for _name in ("add", "radd", "mul", "rmul"):
-    setattr(Data, f"__{_name}__", _forwarded(f"__{_name}__"))
-for _name in ("add", "radd"):
-    setattr(Stacked, f"__{_name}__", _forwarded(f"__{_name}__"))
+    setattr(Data, f"__{_name}__", forwarded(f"__{_name}__"))
 Promise.__hash__ = object.__hash__  # type: ignore[method-assign]
 
 
-def _spread(given: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Sizes or dimensions that are given one by one, or as one sequence."""
-    return tuple(given[0]) if len(given) == 1 and isinstance(given[0], list | tuple) else given
+def _no_promise(*_: Any, **__: Any) -> None:
+    return None
 
 
-def _computed(leaf: Any) -> Any:
+def computed(leaf: Any) -> Any:
+    """A promise's tensor; anything else as it is."""
     return leaf.compute() if isinstance(leaf, Promise) else leaf
-
-
-def _stacked(tensors: Any, dim: int = 0, **kwargs: Any) -> Stacked | None:
-    """The promise of a stack; None if it has to be computed."""
-    if kwargs or dim != 0 or not isinstance(tensors, list | tuple) or not all(type(t) is Value for t in tensors):
-        return None
-    alike = {(t.run, t.shape, t.dtype) for t in tensors}
-    return Stacked(tuple(tensors)) if len(alike) == 1 and tensors[0].run.open() else None
-
-
-def _joined(tensors: Sequence[Any], dim: int = 0, **kwargs: Any) -> Joined | None:
-    """The promise of a concatenation; None if it has to be computed."""
-    dim = kwargs.pop("axis", dim)
-    first = next(t for t in tensors if isinstance(t, Promise))
-    run, shape = first.run, first.shape
-    if kwargs or dim not in (1, -3) or not run.open() or len({id(t) for t in tensors}) < len(tensors):
-        return None
-    parts: list[Value] = []
-    for t in tensors:
-        fits = isinstance(t, Tensor | Value) and t.dtype == first.dtype and t.ndim == len(shape) == 4
-        if not fits or t.shape[0] != shape[0] or t.shape[2:] != shape[2:] or 0 in t.shape:
-            return None
-        part = run.of(t) if isinstance(t, Tensor) else t
-        if part is None or part.run is not run:
-            return None
-        parts.append(part)
-    channels = sum(part.shape[1] for part in parts)
-    return Joined(tuple(parts), (), torch.Size([shape[0], channels, *shape[2:]]), first.dtype)

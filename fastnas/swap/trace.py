@@ -59,6 +59,7 @@ class _Recorder(Watching):
         self._whole = whole
         self.trace = Trace()
         self.inside = 0  # leaves that are running
+        self._given: dict[nn.Module, int | None] = {}  # versions of what modules were given last
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
@@ -73,14 +74,15 @@ class _Recorder(Watching):
         self.trace.operations.append(Operation(func, (*args, *(kwargs or {}).values()), first))
         return result
 
-    def enter(self, module: nn.Module, _: Any) -> None:
+    def enter(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         self.inside += is_leaf(module)
+        self._given[module] = args[0]._version if args and isinstance(args[0], Tensor) else None
 
     def leave(self, module: nn.Module, args: tuple[Any, ...], result: Any) -> None:
         if is_leaf(module):
             self.inside -= 1
             self.trace.operations.append(Operation(module, args, result))
-        elif module is not self._whole and args and result is args[0] and id(result) not in self.trace.rectified:
+        elif args and result is args[0] and result._version == self._given[module] and module is not self._whole:
             self.trace.idle += [module] if vars(module).keys() - OF_EVERY_MODULE else []
 
 
