@@ -139,7 +139,8 @@ class Stacked(Promise):
         return self.tensor
 
     def __mul__(self, other: Any) -> Any:
-        one_each = isinstance(other, Tensor) and other.ndim == 5 and other.numel() == other.shape[0] == len(self.parts)
+        real = isinstance(other, Tensor) and not isinstance(other, Promise)
+        one_each = real and other.ndim == 5 and other.numel() == other.shape[0] == len(self.parts)
         weights = other.unbind() if one_each else [other] * len(self.parts)
         if self.tensor is None and self.run.sums() and all(map(self.run.weighs, weights)):
             return Stacked(tuple(part * weight for part, weight in zip(self.parts, weights, strict=True)))
@@ -181,25 +182,30 @@ def _stacked(tensors: Any, dim: int = 0, **kwargs: Any) -> Stacked | None:
 def _joined(tensors: Any, dim: int = 0, **kwargs: Any) -> Joined | None:
     """The promise of a concatenation; None if it has to be computed."""
     dim = kwargs.pop("axis", dim)
-    if not isinstance(tensors, list | tuple):
+    first = next((t for t in tensors if isinstance(t, Promise)), None) if isinstance(tensors, list | tuple) else None
+    if first is None or kwargs or dim not in (1, -3) or not first.run.open():
         return None
-    first = next((t for t in tensors if isinstance(t, Promise)), None)
-    if first is None:
-        return None
-    run, shape = first.run, first.shape
-    if kwargs or dim not in (1, -3) or not run.open() or len({id(t) for t in tensors}) < len(tensors):
+    if len({id(t) for t in tensors}) < len(tensors):
         return None
     parts: list[Value] = []
     for t in tensors:
-        fits = isinstance(t, Tensor | Value) and t.dtype == first.dtype and t.ndim == len(shape) == 4
-        if not fits or t.shape[0] != shape[0] or t.shape[2:] != shape[2:] or 0 in t.shape:
-            return None
-        part = run.of(t) if isinstance(t, Tensor) else t
-        if part is None or part.run is not run:
+        part = _part(t, first)
+        if part is None:
             return None
         parts.append(part)
-    channels = sum(part.shape[1] for part in parts)
+    channels, shape = sum(part.shape[1] for part in parts), first.shape
     return Joined(tuple(parts), (), torch.Size([shape[0], channels, *shape[2:]]), first.dtype)
+
+
+def _part(t: Any, first: Promise) -> Value | None:
+    """What is concatenated with `first`, as a value; None if it cannot be one."""
+    shape = first.shape
+    if not (type(t) is Value or (isinstance(t, Tensor) and not isinstance(t, Promise))) or t.dtype != first.dtype:
+        return None
+    if not t.ndim == len(shape) == 4 or t.shape[0] != shape[0] or t.shape[2:] != shape[2:] or 0 in t.shape:
+        return None
+    part: Value | None = t if type(t) is Value else first.run.of(t)
+    return part if part is not None and part.run is first.run else None
 
 
 def _moved(name: str) -> Any:

@@ -157,7 +157,7 @@ class Run(Tape):
 
     def _dtype(self, recipe: Recipe, x: Tensor | Value) -> torch.dtype:
         """Of a candidate's result under autocast, which convolutions follow."""
-        if isinstance(x, Tensor):
+        if type(x) is not Value:
             self._device = x.device
         if not recipe.convolves or x.dtype == torch.float64:
             return x.dtype
