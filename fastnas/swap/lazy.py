@@ -108,6 +108,9 @@ class Run(Tape):
 
     def tensors(self, promises: Sequence[Promise]) -> list[Tensor]:
         """The promises, computed together as far as they are not yet."""
+        for p in promises:
+            if type(p) is Value and p.tensor is None and (same := p.identical) is not None:
+                self._identify(p, same)
         todo = list({id(p): p for p in promises if p.tensor is None}.values())
         values = list({id(v): v for p in todo for v in p.values if v.tensor is None}.values())
         if values and self.changed():
@@ -125,6 +128,11 @@ class Run(Tape):
         for v in awaited:
             self.number(v)  # promises that refer to it read its tensor from now on
         return [p.tensor for p in promises]  # type: ignore[misc]
+
+    def _identify(self, value: Value, same: Tensor | Value) -> None:
+        value.tensor = self.tensors([same])[0] if type(same) is Value else same  # type: ignore[assignment]
+        if value.state:
+            self.number(value)
 
     def finish(self, result: Any) -> Any:
         """The region's result with tensors for promises; what its code did not use updates its statistics, too."""

@@ -140,6 +140,14 @@ class Value(_C.Value, Promise):
             terms = self.multiplied_out = tuple(_multiplied_out(self))
         return terms
 
+    @property
+    def identical(self) -> Tensor | Value | None:
+        """Where it is the result of an identity: what that was given, which a module of PyTorch's returns, too."""
+        weights, what = self.terms[0]
+        if len(self.terms) > 1 or weights or type(what) is not Call or what.recipe.name != "skip_connect":
+            return None
+        return settled(what.source)
+
 
 def _multiplied_out(value: Value) -> Iterator[Term]:
     stack: list[tuple[Call | Value | Tensor, bool, tuple[Weight, ...]]] = [(value, False, ())]
