@@ -161,7 +161,7 @@ def _mixed_norms() -> Spec:
 
 def _pools_apart() -> Spec:
     """Pools that are normalised by constants, as those that have no batch norm are, beside batches' statistics."""
-    names = ("max_pool_3x3", "sep_conv_3x3", "avg_pool_3x3", "single_sep_conv_5x5")
+    names = ("max_pool_3x3", "sep_conv_3x3", "avg_pool_3x3", "dws_conv_5x5")
     edges = (Edge(0, 1, 1, names), Edge(0, 2, 1, names), Edge(1, 2, 1, names))
     norms = (Norm(0.0, batch=False), Norm(), Norm(), Norm(0.0, batch=False), Norm()) * 3
     return Spec((6,) * 3, 1, edges, (2,), norms)

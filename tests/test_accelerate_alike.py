@@ -121,11 +121,11 @@ def test_of_regions_that_are_alike_one_is_measured_before_within_the_model(monke
 
 def test_what_differs_is_refused_wherever_it_is() -> None:
     class Counts(stock.MixedOp):
-        """What it returns depends on whether its candidates return tensors."""
+        """What it returns depends on of which class its candidates' results are."""
 
         def forward(self, x: Tensor, weights: Tensor) -> Tensor:
             out: Tensor = super().forward(x, weights)
-            return out if isinstance(self._ops[4](x), Tensor) else 2 * out
+            return out if type(self._ops[4](x)) is Tensor else 2 * out
 
     report = fastnas.accelerate(nn.ModuleList([Counts(C, 1), Counts(C, 1)]))
     assert not report.fused

@@ -91,7 +91,7 @@ def test_a_step_tells_the_time_of_every_part(clock: Clock) -> None:
 def test_parts_save_what_they_save_alone() -> None:
     network = foreign_networks.Darts()
     x = torch.randn(2, 3, 16, 16)
-    _, called = seen(network, network.cells, [], x)
+    called = seen(network, network.cells, [], x).arguments
     whole, told = costs(network, Arguments((x,), {}), network.cells)
     assert {cell: found.saved for cell, found in told.items()} == {
         cell: cost(cell, called[cell]).saved for cell in network.cells

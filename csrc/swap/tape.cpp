@@ -52,7 +52,8 @@ bool changed(const py::object& recipe) {
 bool other(const py::handle& now, const py::handle& before) {
     if (now.is(before)) return false;
     const bool plain = PyLong_Check(now.ptr()) || PyFloat_Check(now.ptr()) || PyUnicode_Check(now.ptr()) ||
-                       PyTuple_Check(now.ptr()) || PyList_Check(now.ptr()) || PyDict_Check(now.ptr());
+                       PyTuple_Check(now.ptr()) || PyList_Check(now.ptr()) || PyDict_Check(now.ptr()) ||
+                       PyAnySet_Check(now.ptr());
     if (!plain) return true;
     const int equal = PyObject_RichCompareBool(now.ptr(), before.ptr(), Py_EQ);
     if (equal < 0) PyErr_Clear();  // of lists of tensors, which do not compare

@@ -31,7 +31,14 @@ MARGIN = 0.3
 
 INK = "#222222"
 STATES = ("#4c566a", "#2f6db3", "#b3541e", "#2e7d4f", "#7b4ea3", "#a8324a", "#1d7a85")
-FAMILIES = {"max": "#f3d9b1", "avg": "#f7e7c6", "skip": "#e2e5ea", "sep": "#cfe0f5", "dil": "#e4d3f2"}
+FAMILIES = {
+    "max": "#f3d9b1",
+    "avg": "#f7e7c6",
+    "skip": "#e2e5ea",
+    "sep": "#cfe0f5",
+    "dil": "#e4d3f2",
+    "dws": "#d5ebe8",
+}
 
 
 def draw_cells(genotype: Genotype, path_stem: str | os.PathLike[str]) -> list[Path]:

@@ -63,9 +63,9 @@ CANDIDATES: dict[str, Candidate] = {
     "sep_conv_5x5": Candidate(stages=(Depthwise(5), Depthwise(5))),
     "dil_conv_3x3": Candidate(stages=(Depthwise(3, dilation=2),)),
     "dil_conv_5x5": Candidate(stages=(Depthwise(5, dilation=2),)),
-    # DARTS applies separable convolutions twice; others once.
-    "single_sep_conv_3x3": Candidate(stages=(Depthwise(3),)),
-    "single_sep_conv_5x5": Candidate(stages=(Depthwise(5),)),
+    # Depthwise-separable, applied once, where DARTS applies such a convolution twice.
+    "dws_conv_3x3": Candidate(stages=(Depthwise(3),)),
+    "dws_conv_5x5": Candidate(stages=(Depthwise(5),)),
 }
 
 # What α does not weigh: what leads from a cell's inputs to the states its edges read, and a plain sum.

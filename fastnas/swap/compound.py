@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fastnas import _C
 from fastnas.swap.promise import PROMISED, Promise, Value, computed, forwarded
-
-if TYPE_CHECKING:
-    pass
 
 
 class Joined(Promise):

@@ -45,14 +45,14 @@ def costs(
 
     def run() -> None:
         nonlocal saved
-        if allowed():
-            step()  # on the operator a region's first call is not like those that follow
         saved = step.saved(saving)  # memory is there for the timed steps, as it is in a training loop
         while not times or (sum(times) < _ENOUGH and len(times) < _RUNS):
             times.append(_timed(step))
 
     with untouched(module), torch.enable_grad(), ExitStack() as stack:
         _load_autograd()
+        if allowed():
+            step()  # on the operator a region's first call is not like those that follow
         for part in watched:
             stack.enter_context(part.watched())
         highest = _peak(run, step.device) if with_peak else None

@@ -72,7 +72,7 @@ class Home:
         if found is None:
             self._remembered += len(history)
             if self._remembered > _REMEMBERED or len(self.cells) > _OPERATORS:
-                for kept in (self._met, self.kinds, self.cells):
+                for kept in (self._met, self.kinds, self.cells, self.orders):
                     kept.clear()
                 self._remembered = len(history)
             found = self._met[history, values] = Met()

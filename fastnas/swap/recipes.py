@@ -103,7 +103,11 @@ def _attributes(module: nn.Module, swapped: bool) -> tuple[nn.Module, int, tuple
     """
     own = vars(module)
     ignored = OF_EVERY_MODULE | {STATE} | (_READ_ANEW if isinstance(module, nn.BatchNorm2d) else set())
-    watched = {name: copy(value) for name, value in own.items() if name not in ignored}
+    watched = {
+        name: copy(value) if type(value) in (list, dict, set) else value
+        for name, value in own.items()
+        if name not in ignored
+    }
     return module, len(own) + (swapped and STATE not in own), tuple(watched), tuple(watched.values())
 
 
