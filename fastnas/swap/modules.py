@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import _has_any_global_hook
+from torch.nn.modules import module as hooks
 
 from fastnas.swap.build import Plan
 from fastnas.swap.compound import Joined
@@ -80,7 +80,13 @@ class Home:
 
     def runs(self) -> bool:
         """Whether nobody looks at what passes between the modules inside."""
-        return not any(self._hooks) and not _has_any_global_hook()  # type: ignore[no-untyped-call]
+        everywhere = (
+            hooks._global_forward_hooks,
+            hooks._global_forward_pre_hooks,
+            hooks._global_backward_hooks,
+            hooks._global_backward_pre_hooks,
+        )
+        return not any(self._hooks) and not any(everywhere)
 
 
 class _Swapped:
