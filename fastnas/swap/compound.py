@@ -136,8 +136,7 @@ class Stacked(Promise):
         return self.tensor
 
     def __mul__(self, other: Any) -> Any:
-        real = isinstance(other, Tensor) and not isinstance(other, Promise)
-        one_each = real and other.ndim == 5 and other.numel() == other.shape[0] == len(self.parts)
+        one_each = isinstance(other, Tensor) and other.ndim == 5 and other.numel() == other.shape[0] == len(self.parts)
         weights = other.unbind() if one_each else [other] * len(self.parts)
         if self.tensor is None and self.run.sums() and all(map(self.run.weighs, weights)):
             return Stacked(tuple(part * weight for part, weight in zip(self.parts, weights, strict=True)))
@@ -197,7 +196,7 @@ def _joined(tensors: Any, dim: int = 0, **kwargs: Any) -> Joined | None:
 def _part(t: Any, first: Promise) -> Value | None:
     """What is concatenated with `first`, as a value; None if it cannot be one."""
     shape = first.shape
-    if not (type(t) is Value or (isinstance(t, Tensor) and not isinstance(t, Promise))) or t.dtype != first.dtype:
+    if not isinstance(t, Tensor | Value) or t.dtype != first.dtype:
         return None
     if not t.ndim == len(shape) == 4 or t.shape[0] != shape[0] or t.shape[2:] != shape[2:] or 0 in t.shape:
         return None

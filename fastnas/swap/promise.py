@@ -38,7 +38,10 @@ class Term(NamedTuple):
 
 
 class Promise:
-    """What a tensor of `shape` and `dtype` will be; `tensor`, once it has been computed."""
+    """What a tensor of `shape` and `dtype` will be; `tensor`, once it has been computed.
+
+    It is no `Tensor` to `isinstance` either: PyTorch takes what it is told there at its word, and crashes.
+    """
 
     __slots__ = ()
 
@@ -46,11 +49,6 @@ class Promise:
     shape: torch.Size
     dtype: torch.dtype
     tensor: Tensor | None
-
-    @property  # type: ignore[misc]
-    def __class__(self) -> Any:
-        """What code that asks whether it has a tensor is told; `type` tells otherwise."""
-        return Tensor
 
     @property
     def values(self) -> Sequence[Value]:
