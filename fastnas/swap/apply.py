@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from torch import nn
@@ -21,6 +22,7 @@ from fastnas.swap.trace import generators
 from fastnas.swap.verify import verify
 
 Module = TypeVar("Module", bound=nn.Module)
+Result = TypeVar("Result", float, calls.Arguments)
 
 
 class AccelerateError(UserError):
@@ -114,6 +116,19 @@ def _entry(found: Found, module: nn.Module, reason: str | None = None) -> Entry:
     return Entry(found.names[module], type(module).__name__, reason=reason)
 
 
+def _once(known: dict[Any, Result | str], kind: Any, find: Callable[[], Result]) -> Result:
+    """What `find` returns, or refuses, for the first of a kind."""
+    if kind not in known:
+        try:
+            known[kind] = find()
+        except RefusedError as error:
+            known[kind] = str(error)
+    found = known[kind]
+    if isinstance(found, str):
+        raise RefusedError(found)
+    return found
+
+
 class _Fusing:
     """Makes regions of modules, those around others first; within one that fails its parts are tried by themselves."""
 
@@ -181,15 +196,7 @@ class _Fusing:
     def _error(self, region: nn.Module, arguments: calls.Arguments) -> float:
         """The largest error; of regions that are built and called alike, one is run."""
         kind = self._kind(region, arguments)
-        if kind not in self._verified:
-            try:
-                self._verified[kind] = verify(region, arguments)
-            except RefusedError as error:
-                self._verified[kind] = str(error)
-        found = self._verified[kind]
-        if isinstance(found, str):
-            raise RefusedError(found)
-        return found
+        return _once(self._verified, kind, lambda: verify(region, arguments))
 
     def _measure(self, region: nn.Module, entry: Entry, arguments: calls.Arguments) -> None:
         """Costs of a region, before and after; one that has become slower computes again as it was written."""
@@ -232,18 +239,9 @@ class _Fusing:
 
     def _guess(self, region: nn.Module) -> calls.Arguments:
         """Of regions that are built alike, one is tried."""
-        kind = self._fingerprint(region)
-        if kind not in self._guessed:
-            inside = {m: self._found.recipes[m] for m in region.modules() if m in self._found.recipes}
-            edges = sum(around is region for around in self._found.regions.values())
-            try:
-                self._guessed[kind] = calls.guess(region, inside, edges)
-            except RefusedError as error:
-                self._guessed[kind] = str(error)
-        found = self._guessed[kind]
-        if isinstance(found, str):
-            raise RefusedError(found)
-        return found
+        inside = {m: self._found.recipes[m] for m in region.modules() if m in self._found.recipes}
+        edges = sum(around is region for around in self._found.regions.values())
+        return _once(self._guessed, self._fingerprint(region), lambda: calls.guess(region, inside, edges))
 
     def _copies(self, region: nn.Module) -> bool:
         """Whether the code around a region works in place on its results, or, if that has not been seen, may."""
