@@ -74,10 +74,22 @@ def _slice(t: Tensor) -> Any:
         return None
     way = None
     if t.requires_grad:
-        if type(t.grad_fn).__name__ != "SliceBackward0" or t.retains_grad or t._backward_hooks:
+        cut, _ = _past_whole_dimensions((t.grad_fn, 0))
+        if type(cut).__name__ != "SliceBackward0" or t.retains_grad or t._backward_hooks:
             return None
-        way = t.grad_fn.next_functions[0]  # type: ignore[union-attr]
+        way = _past_whole_dimensions(cut.next_functions[0])
     return id(t._base), way, t.storage_offset(), t.shape, t.stride(), t.dtype
+
+
+def _past_whole_dimensions(way: tuple[Any, int]) -> tuple[Any, int]:
+    """Where a gradient goes on after slices of nothing: older PyTorch makes one for every `:` of an index."""
+    node = way[0]
+    while type(node).__name__ == "SliceBackward0" and node._saved_start == 0 and node._saved_step == 1:
+        if node._saved_end < node._saved_self_sym_sizes[node._saved_dim]:
+            break
+        way = node.next_functions[0]
+        node = way[0]
+    return way
 
 
 @cache
