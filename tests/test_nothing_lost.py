@@ -243,7 +243,7 @@ def test_a_limit_on_the_size_of_files(root: Path, whole: Path, tmp_path: Path, m
 
 
 def test_tensorboard_that_cannot_be_written(root: Path, tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
+    pytest.importorskip("tensorboard", reason="needs the package tensorboard")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "tensorboard").write_text("")
     result = call("search", "--data", root / "images", "--out", tmp_path / "run", *TINY_OPTIONS)

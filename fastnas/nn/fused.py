@@ -86,8 +86,10 @@ class FusedCell:
         return self._specs[key]
 
     def _update(self, spec: Spec, batch: list[bool], inputs: Sequence[Tensor], statistics: Tensor) -> None:
-        stores = [bn._buffers["running_mean"] is not None for bn in self._norms]
-        tracked = [all(of) for of in zip((bn.track_running_stats for bn in self._norms), stores, batch, strict=True)]
+        tracked = [
+            uses and bn.track_running_stats and bn._buffers["running_mean"] is not None
+            for bn, uses in zip(self._norms, batch, strict=True)
+        ]
         if not any(tracked):
             return
         columns = torch.split(statistics, [bn.num_features for bn in compress(self._norms, batch)], 1)

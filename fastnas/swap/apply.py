@@ -239,9 +239,13 @@ class _Fusing:
 
     def _guess(self, region: nn.Module) -> calls.Arguments:
         """Of regions that are built alike, one is tried."""
-        inside = {m: self._found.recipes[m] for m in region.modules() if m in self._found.recipes}
-        edges = sum(around is region for around in self._found.regions.values())
-        return _once(self._guessed, self._fingerprint(region), lambda: calls.guess(region, inside, edges))
+
+        def guess() -> calls.Arguments:
+            inside = {m: self._found.recipes[m] for m in region.modules() if m in self._found.recipes}
+            edges = sum(around is region for around in self._found.regions.values())
+            return calls.guess(region, inside, edges)
+
+        return _once(self._guessed, self._fingerprint(region), guess)
 
     def _copies(self, region: nn.Module) -> bool:
         """Whether the code around a region works in place on its results, or, if that has not been seen, may."""

@@ -94,8 +94,7 @@ class Builder:
 
     def __init__(self, run: Run, states: Sequence[Value], values: Sequence[Value]) -> None:
         self._run = run
-        sources = [settled(term.source) for state in states for term in state.terms]
-        inputs = [t for t in sources if type(t) is not Value]
+        inputs = [t for state in states for term in state.terms if isinstance(t := settled(term.source), Tensor)]
         self._inputs = list({id(t): t for t in inputs}.values())
         self._places = {id(t): i for i, t in enumerate(self._inputs)}  # of inputs, values and calls
         self._channels = [t.shape[1] for t in self._inputs]

@@ -165,7 +165,7 @@ class Run(Tape):
 
     def _dtype(self, recipe: Recipe, x: Tensor | Value) -> torch.dtype:
         """Of a candidate's result under autocast, which convolutions follow."""
-        if type(x) is not Value:
+        if isinstance(x, Tensor):
             self._device = x.device
         if not recipe.convolves or x.dtype == torch.float64:
             return x.dtype

@@ -107,7 +107,8 @@ class Promise:
         Stacks and concatenations are promised, and concatenations whose channels are put into another order; for
         anything else what is given is computed, together.
         """
-        promised = PROMISED.get(getattr(func, "__name__", ""), _no_promise)(*args, **(kwargs or {}))
+        promise = PROMISED.get(getattr(func, "__name__", ""))
+        promised = None if promise is None else promise(*args, **(kwargs or {}))
         if promised is not None:
             return promised
         promises = [leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, Promise)]
@@ -161,15 +162,10 @@ def _multiplied_out(value: Value) -> Iterator[Term]:
 class Data(Promise):
     """What `data` of another promise will be; as a rule code asks only for its size."""
 
-    __slots__ = ("_of",)
+    __slots__ = ("_of", "dtype", "run", "shape")
 
     def __init__(self, of: Promise) -> None:
-        self._of = of
-
-    @property
-    def run(self) -> Run:  # type: ignore[override]
-        """That of the other."""
-        return self._of.run
+        self._of, self.run, self.shape, self.dtype = of, of.run, of.shape, of.dtype
 
     @property
     def values(self) -> Sequence[Value]:
@@ -185,16 +181,6 @@ class Data(Promise):
     def tensor(self) -> Tensor | None:  # type: ignore[override]
         """Once the other has been computed."""
         return None if self._of.tensor is None else self._of.tensor.data
-
-    @property
-    def shape(self) -> torch.Size:  # type: ignore[override]
-        """As of a tensor."""
-        return self._of.shape
-
-    @property
-    def dtype(self) -> torch.dtype:  # type: ignore[override]
-        """As of a tensor."""
-        return self._of.dtype
 
     def compute(self) -> Tensor:
         """The result."""
@@ -228,10 +214,6 @@ for _name in (
 for _name in ("add", "radd", "mul", "rmul"):
     setattr(Data, f"__{_name}__", forwarded(f"__{_name}__"))
 Promise.__hash__ = object.__hash__  # type: ignore[method-assign]
-
-
-def _no_promise(*_: Any, **__: Any) -> None:
-    return None
 
 
 def computed(leaf: Any) -> Any:

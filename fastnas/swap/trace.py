@@ -82,8 +82,13 @@ class _Recorder(Watching):
         if is_leaf(module):
             self.inside -= 1
             self.trace.operations.append(Operation(module, args, result))
-        elif args and result is args[0] and result._version == self._given[module] and module is not self._whole:
-            self.trace.idle += [module] if vars(module).keys() - OF_EVERY_MODULE else []
+        elif module is not self._whole and self._returns_its_input(module, args, result):
+            self.trace.idle.append(module)
+
+    def _returns_its_input(self, module: nn.Module, args: tuple[Any, ...], result: Any) -> bool:
+        """As it was given, though the module has attributes of its own."""
+        same = bool(args) and result is args[0] and result._version == self._given[module]
+        return same and bool(vars(module).keys() - OF_EVERY_MODULE)
 
 
 def trace(module: nn.Module, x: Tensor) -> tuple[Trace, Any]:
