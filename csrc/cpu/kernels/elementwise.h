@@ -23,14 +23,26 @@ void mask_rows(const T* x, const Area& area, T* g) {
             store<T, L>(g + p, relu_mask(load<T, L>(g + p), load<T, L>(x)));
 }
 
-// sums += Σ value(p), in runs that are short enough for T.
+// add(p) for every pixel, flush() after runs of them that are short enough for sums in T.
+template <class Add, class Flush>
+FASTNAS_INLINE void in_runs(ptrdiff_t pixels, Add add, Flush flush) {
+    ptrdiff_t p = 0;
+    for (; p + kFlush <= pixels; p += kFlush) {
+#pragma GCC unroll 16
+        for (int i = 0; i < kFlush; ++i) add(p + i);
+        flush();
+    }
+    for (; p < pixels; ++p) add(p);
+    flush();
+}
+
+// sums += Σ value(p)
 template <class T, int L, class Value>
 FASTNAS_INLINE void sum_over(ptrdiff_t pixels, double* sums, Value value) {
-    for (ptrdiff_t p = 0; p < pixels;) {
-        Sum<T, L> run;
-        for (const ptrdiff_t end = p + kFlush < pixels ? p + kFlush : pixels; p < end; ++p) run.fast += value(p);
-        run.flush(sums);
-    }
+    Sum<T, L> run;
+    in_runs(
+        pixels, [&](ptrdiff_t p) FASTNAS_INLINE_LAMBDA { run.fast += value(p); },
+        [&]() FASTNAS_INLINE_LAMBDA { run.flush(sums); });
 }
 
 // Two passes, since Σx² - (Σx)²/n loses what the mean exceeds the deviation by. The second also says by how much the
@@ -42,16 +54,18 @@ void moments(const T* x, ptrdiff_t pixels, double* moments) {
     sum_over<T, L>(pixels, mean, [=](ptrdiff_t p) { return load<T, L>(x + p * L); });
     Vec<T, L> centre;
     for (int l = 0; l < L; ++l) mean[l] /= double(pixels), centre[l] = T(mean[l]);
-    for (ptrdiff_t p = 0; p < pixels;) {
-        Sum<T, L> sum, square;
-        for (const ptrdiff_t end = p + kFlush < pixels ? p + kFlush : pixels; p < end; ++p) {
+    Sum<T, L> sum, square;
+    in_runs(
+        pixels,
+        [&](ptrdiff_t p) FASTNAS_INLINE_LAMBDA {
             const Vec<T, L> d = load<T, L>(x + p * L) - centre;
             sum.fast += d;
             square.fast += d * d;
-        }
-        sum.flush(off);
-        square.flush(squares);
-    }
+        },
+        [&]() FASTNAS_INLINE_LAMBDA {
+            sum.flush(off);
+            square.flush(squares);
+        });
     for (int l = 0; l < L; ++l) {
         const double change = off[l] / double(pixels);
         squares[l] -= off[l] * change;

@@ -20,7 +20,7 @@ FASTNAS_INLINE void product_tile(const Blocks<const T>& in, int first, int last,
     for (int k = first; k < last;) {
         const int end = last < k - k % L + L ? last : k - k % L + L;
         const T* column = in[k / L] + at * L + k % L;
-#pragma GCC unroll 2
+#pragma GCC unroll 4
         for (; k < end; ++k, ++column, weight += L) {
             Vec<T, L> w[Blocks_];
 #pragma GCC unroll 2
