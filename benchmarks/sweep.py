@@ -116,11 +116,12 @@ def shapes(options: argparse.Namespace) -> Iterator[Shape]:
 def measure(shape: Shape, seconds: float, threads: int) -> Row:
     """In a process of its own, since stock PyTorch 2.13 corrupts its heap at some shapes in channels_last.
 
-    Where the process dies, a second one does without that layout.
+    Where the process dies, or does not finish, a second one does without that layout.
     """
-    found = isolated(measure_here, shape, shape.names, seconds, threads)
+    limit = 120 + 30 * seconds
+    found = isolated(measure_here, shape, shape.names, seconds, threads, limit=limit)
     if isinstance(found, str) and STOCK_LAST in shape.names:
-        others = isolated(measure_here, shape, (STOCK, FAST), seconds, threads)
+        others = isolated(measure_here, shape, (STOCK, FAST), seconds, threads, limit=limit)
         found = {FAST: others} if isinstance(others, str) else {**others, STOCK_LAST: found}
     return Row(shape, {FAST: found} if isinstance(found, str) else found)
 
