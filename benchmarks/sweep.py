@@ -118,7 +118,7 @@ def measure(shape: Shape, seconds: float, threads: int) -> Row:
 
     Where the process dies, or does not finish, a second one does without that layout.
     """
-    limit = 120 + 30 * seconds
+    limit = 120 + 30 * seconds  # many times what a shape takes that comes back
     found = isolated(measure_here, shape, shape.names, seconds, threads, limit=limit)
     if isinstance(found, str) and STOCK_LAST in shape.names:
         others = isolated(measure_here, shape, (STOCK, FAST), seconds, threads, limit=limit)
