@@ -35,6 +35,7 @@ SIZES = [1, 2, 7, 8, 14, 15, 28, 32, 56, 112, 224]
 ELEMENTS = 4e6
 MIN_ROUNDS, MAX_ROUNDS = 3, 51
 EVEN_ONLY = "even sizes only"
+COLUMN = 25  # wide enough for why a process returned nothing
 QUICK = {"channels": [4], "sizes": [1, 7, 8], "batch": [1], "seconds": 0.01, "threads": 1}
 
 
@@ -96,7 +97,8 @@ def main() -> None:
     document: dict[str, object] = {"machine": machine(options.threads)}
     for key, value in document["machine"].items():
         console.print(f"{key}: {value}", markup=False)
-    console.print(f"{'images':>22} {'stride':>6} {'':4}" + "".join(f"{name:>21}" for name in NAMES) + f"{'ratio':>9}")
+    names = "".join(f"{name:>{COLUMN}}" for name in NAMES)
+    console.print(f"{'images':>22} {'stride':>6} {'':4}{names}{'ratio':>9}")
     rows: list[Row] = []
     for shape in shapes(options):
         rows.append(measure(shape, options.seconds, options.threads))
@@ -152,7 +154,7 @@ def text(row: Row) -> str:
     shape = row.shape
     images = f"{shape.batch} x {shape.channels} x {shape.size} x {shape.size}"
     times = [row.median(name) for name in NAMES]
-    cells = "".join(f"{t if isinstance(t, str) else f'{t * 1e3:.2f} ms':>21.20}" for t in times)
+    cells = "".join(f"{t if isinstance(t, str) else f'{t * 1e3:.2f} ms':>{COLUMN}.{COLUMN - 1}}" for t in times)
     ratio = "" if row.ratio is None else f"{row.ratio:.2f}x"
     return f"{images:>22} {shape.stride:>6} {'LOST' if row.lost else '':4}{cells}{ratio:>9}"
 
