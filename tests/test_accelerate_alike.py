@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -94,7 +94,7 @@ def test_of_regions_that_are_alike_one_is_verified(monkeypatch: pytest.MonkeyPat
         assert_same(mine, own, (x(2 * C if own is theirs[2] else C), weights()))
 
 
-def test_of_regions_that_are_alike_one_is_measured_before_within_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_regions_that_are_alike_one_is_measured_within_steps_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -105,18 +105,19 @@ def test_of_regions_that_are_alike_one_is_measured_before_within_the_model(monke
             return out
 
     measured: list[nn.Module] = []
-    alone, within = Cost(1.0, 0), Cost(2.0, 0)
+    whole = iter((Cost(5.0, 0), Cost(3.0, 0)))
+    within = iter(((Cost(2.0, 0), Cost(2.5, 0)), (Cost(1.0, 0), Cost(1.5, 0))))
 
-    def cost(module: nn.Module, *_: Any, **__: Any) -> Cost:
+    def costs(module: nn.Module, _: Any, parts: Iterable[nn.Module], **__: Any) -> tuple[Cost, dict[nn.Module, Cost]]:
         measured.append(module)
-        return alone
+        return next(whole), dict(zip(parts, next(within), strict=True))
 
-    monkeypatch.setattr(apply, "cost", cost)
-    monkeypatch.setattr(apply, "costs", lambda module, _, parts, **__: (cost(module), dict.fromkeys(parts, within)))
+    monkeypatch.setattr(apply, "costs", costs)
     model = Twice()
-    report = fastnas.accelerate(model, example_inputs=(torch.randn(2, C, 8, 8), torch.rand(8)), strict=True)
-    assert measured == [model, model.first, model]
-    assert [(e.before, e.after) for e in report.fused] == [(within, alone)] * 2
+    report = fastnas.accelerate(model, example_inputs=(torch.randn(2, C, 8, 8), torch.rand(8)))
+    assert measured == [model, model]
+    assert (report.before, report.after) == (Cost(5.0, 0), Cost(3.0, 0))
+    assert [(e.before, e.after) for e in report.fused] == [(Cost(2.0, 0), Cost(1.0, 0))] * 2
 
 
 def test_what_differs_is_refused_wherever_it_is() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
+from itertools import count
 from typing import Any
 
 import foreign_networks
@@ -14,9 +16,10 @@ import torch
 import torch.nn.functional as F
 from foreign import C
 from swapped import TOLERANCE, pair
-from torch import nn
+from torch import Tensor, nn
 
 import fastnas
+from fastnas.errors import UserError
 from fastnas.swap import AccelerateError, Cost, apply
 from fastnas.swap.calls import Arguments
 from fastnas.swap.cost import slower
@@ -98,9 +101,9 @@ def test_twenty_steps_from_one_seed(style: type[nn.Module], one_thread: None, un
     ("how", "kept"), [({}, False), ({"strict": True}, True), ({"memory": "lean"}, True)], ids=["left", "strict", "lean"]
 )
 def test_what_would_be_slower_stays_as_it_was(how: dict[str, Any], kept: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    seconds = iter((1.0, 1.0, 2.0))
-    monkeypatch.setattr(apply, "cost", lambda *_, **__: Cost(next(seconds, 2.0), 0))
+    seconds = iter((1.0, 2.0, 1.0, 2.0))  # of the model before and after, of the edge before and after
     monkeypatch.setattr(apply, "costs", lambda *_, **__: (Cost(next(seconds), 0), {}))
+    monkeypatch.setattr(apply, "cost", lambda *_, **__: Cost(next(seconds), 0))
     monkeypatch.setattr(apply, "slower", lambda *_: "1.00 ms before, 2.00 ms after")
     edge = stock.MixedOp(C, 1)
     report = fastnas.accelerate(edge, example_inputs=(torch.randn(2, C, 8, 8), torch.rand(8)), **how)
@@ -108,6 +111,57 @@ def test_what_would_be_slower_stays_as_it_was(how: dict[str, Any], kept: bool, m
     assert is_swapped(edge) is kept
     assert is_swapped(edge._ops[4]) is kept
     assert (report.after is not None) is kept
+
+
+def test_parts_of_what_would_be_slower_are_tried_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = foreign_networks.Darts()
+    slow = model.cells[0]
+    seconds = map(float, count(1))  # every measurement takes longer than the last
+
+    def costs(
+        _: nn.Module, __: Arguments, parts: Iterable[nn.Module], **___: Any
+    ) -> tuple[Cost, dict[nn.Module, Cost]]:
+        return Cost(next(seconds), 0), {part: Cost(next(seconds), 0) for part in parts}
+
+    monkeypatch.setattr(apply, "costs", costs)
+    monkeypatch.setattr(apply, "slower", lambda region, _: "twice as long" if region is slow else None)
+    report = fastnas.accelerate(model, example_inputs=torch.randn(2, 3, 16, 16))
+    assert [(e.name, e.reason) for e in report.left] == [("cells.0", "it would be slower: twice as long")]
+    edges = [e for e in report.fused if e.name.startswith("cells.0.")]
+    assert edges
+    assert all(e.error is not None and e.before and e.after for e in edges)
+    assert not is_swapped(slow)
+    assert {e.name for e in report.fused} - {e.name for e in edges} == {
+        f"cells.{i}" for i in range(1, len(model.cells))
+    }
+
+
+class Large(nn.Sequential):
+    """For more than two images there is no memory, as there is not on a GPU."""
+
+    def forward(self, x: Tensor) -> Any:
+        if torch.is_grad_enabled() and len(x) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return super().forward(x)
+
+
+def test_what_needs_more_memory_than_there_is_as_it_was_written_is_accelerated() -> None:
+    edge = stock.MixedOp(C, 1)
+    edge._ops[4] = Large(edge._ops[4])
+    report = fastnas.accelerate(edge, example_inputs=(torch.randn(3, C, 8, 8), torch.rand(8)), strict=True)
+    (entry,) = report.fused
+    assert (report.before, entry.before) == (None, None)
+    assert report.after is not None
+    assert entry.after is not None
+    assert re.search(r"\n  model; out of memory → \d+\.\d ms, saved \d\.\d MB", str(report)), str(report)
+
+
+def test_memory_that_does_not_suffice_on_the_operator_either_is_told() -> None:
+    model = nn.ModuleDict({"edge": stock.MixedOp(C, 1), "head": Large()})
+    model.forward = lambda x, weights: model["head"](model["edge"](x, weights))  # type: ignore[method-assign]
+    with pytest.raises(UserError, match=r"example_inputs need more memory than there is: CUDA out of memory"):
+        fastnas.accelerate(model, example_inputs=(torch.randn(3, C, 8, 8), torch.rand(8)))
+    assert not any(map(is_swapped, model.modules()))
 
 
 def test_slower_says_both_times(monkeypatch: pytest.MonkeyPatch) -> None:

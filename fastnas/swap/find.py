@@ -16,6 +16,7 @@ from fastnas.swap.modules import is_swapped, why_not
 from fastnas.swap.recipes import Recipe, RefusedError
 from fastnas.swap.recognise import recognise
 from fastnas.swap.trace import borrowed_buffers, is_leaf, training
+from fastnas.threads import using_threads
 
 _LEAVES = 8  # convolutions and batch norms of the largest module that may be a candidate
 _CONTAINERS = (nn.ModuleList, nn.ModuleDict)
@@ -68,6 +69,7 @@ class Found:
         )
 
 
+@using_threads(1)  # tiny images: more would only wait for each other
 def find(model: nn.Module) -> Found:
     """Looks through a model."""
     found = Found({m: name for name, m in model.named_modules()})

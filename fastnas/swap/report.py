@@ -33,7 +33,7 @@ class Entry:
         candidates: how many candidates are computed in one operator; 0 if it stays as it was.
         reason: why it stays as it was; None if it does not.
         error: the largest relative error found by running it; None if it was not run.
-        before, after: its costs, with example inputs.
+        before, after: its costs, with example inputs; before is None where memory did not suffice for it.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Entry:
 
 @dataclass
 class Report:
-    """Entries of all modules that are fused, or that look as if they could be; costs of the whole model."""
+    """Entries of all modules that are fused, or that look as if they could be; costs of the whole model as theirs."""
 
     entries: list[Entry] = field(default_factory=list)
     before: Cost | None = None
@@ -74,7 +74,7 @@ class Report:
             yield f"  fused  {_named(alike)}: {one.candidates} candidates{_error(alike)}{_costs(one.before, one.after)}"
         for alike in _grouped(self.left):
             yield f"  left   {_named(alike)}: {alike[0].reason}"
-        if self.before and self.after:
+        if self.after:
             yield f"  model{_costs(self.before, self.after)}"
 
 
@@ -97,10 +97,14 @@ def _error(alike: Sequence[Entry]) -> str:
 
 
 def _costs(before: Cost | None, after: Cost | None) -> str:
-    if before is None or after is None:
+    if after is None:
         return ""
-    parts = [f"{before.seconds * 1e3:.1f} → {after.seconds * 1e3:.1f} ms ({before.seconds / after.seconds:.1f}×)"]
-    for what, a, b in (("saved", before.saved, after.saved), ("peak", before.peak, after.peak)):
-        if a is not None and b is not None:
-            parts.append(f"{what} {a / 1e6:.1f} → {b / 1e6:.1f} MB")
+    if before is None:
+        parts = [f"out of memory → {after.seconds * 1e3:.1f} ms"]
+    else:
+        parts = [f"{before.seconds * 1e3:.1f} → {after.seconds * 1e3:.1f} ms ({before.seconds / after.seconds:.1f}×)"]
+    for what in ("saved", "peak"):
+        sizes = [getattr(cost, what) for cost in (before, after) if cost is not None]
+        if None not in sizes:
+            parts.append(f"{what} {' → '.join(f'{size / 1e6:.1f}' for size in sizes)} MB")
     return "; " + ", ".join(parts)
