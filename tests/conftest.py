@@ -12,6 +12,8 @@ import pytest
 import torch
 import torch._functorch.config
 
+from fastnas.threads import using_threads
+
 if TYPE_CHECKING:
     from interpreter import Guarded
 
@@ -85,10 +87,8 @@ def guarded(monkeypatch: pytest.MonkeyPatch) -> Iterator[Guarded]:
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """For tensors so small that threads would only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with using_threads(1):
+        yield
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from fastnas.bench.work import FORWARD_AND_BACKWARD, cell_multiply_adds
 from fastnas.nn import Cell
 from fastnas.nn.supernet import EDGES, STEPS
 from fastnas.ops import DARTS_CANDIDATES
+from fastnas.threads import using_threads
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,8 @@ def cell_rows(channels: int, size: int, batch: int, peaks: Peaks, seconds: float
     for memory in ("fast", "lean"):
         cell = Cell(STEPS * channels, STEPS * channels, channels, reduction=False, reduction_prev=False, memory=memory)
         useful = 2.0 * FORWARD_AND_BACKWARD * batch * cell_multiply_adds(cell.spec, [(size, size)] * 2)
-        taken = _with_threads(peaks.threads, _forward_backward(cell, batch, STEPS * channels, size), seconds)
+        with using_threads(peaks.threads):
+            taken = _timed(_forward_backward(cell, batch, STEPS * channels, size), seconds)
         yield Row(f"normal cell, {memory}, batch {batch}", (channels, size, size), 1, taken, useful, None, peaks)
 
 
@@ -115,17 +117,12 @@ def _forward_backward(cell: Cell, batch: int, channels: int, size: int) -> Calla
     return step
 
 
-def _with_threads(threads: int, step: Callable[[], None], seconds: float) -> float:
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+def _timed(step: Callable[[], None], seconds: float) -> float:
+    step()
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while not times or time.perf_counter() < end:
+        start = time.perf_counter()
         step()
-        times: list[float] = []
-        end = time.perf_counter() + seconds
-        while not times or time.perf_counter() < end:
-            start = time.perf_counter()
-            step()
-            times.append(time.perf_counter() - start)
-        return median(times)
-    finally:
-        torch.set_num_threads(before)
+        times.append(time.perf_counter() - start)
+    return median(times)

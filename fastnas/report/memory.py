@@ -16,6 +16,7 @@ from fastnas.plan import MODES, Described, Size, Step, make_plan
 from fastnas.report.entry import Entry
 from fastnas.search.strategies import find_strategy
 from fastnas.search.strategies.darts import Darts
+from fastnas.threads import using_threads
 
 _ROUNDS = 3
 
@@ -61,16 +62,13 @@ def measured(search: Search, memory: str, threads: int) -> dict[str, float]:
 
     Plain PyTorch is the backend "reference", candidate after candidate.
     """
-    before = torch.get_num_threads()
-    with torch.random.fork_rng(devices=[]):
-        torch.set_num_threads(threads)
+    with torch.random.fork_rng(devices=[]), using_threads(threads):
         networks = {name: _network(search, memory, name) for name in ("auto", "reference")}
         seconds: dict[str, list[float]] = {name: [] for name in networks}
         for turn in range(_ROUNDS + 1):
             for name, network in networks.items():
                 time = _step(network, search)
                 seconds[name] += [time] if turn else []  # the first allocates
-        torch.set_num_threads(before)
     return {name: median(times) for name, times in seconds.items()}
 
 

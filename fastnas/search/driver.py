@@ -31,6 +31,7 @@ from fastnas.search.performance import Performance
 from fastnas.search.retrain import BestWeights, Retraining
 from fastnas.search.run import PERFORMANCE, RESULT, Row, Run
 from fastnas.search.strategies import make_strategy
+from fastnas.threads import using_threads
 
 BEST, LAST = "best.pt", "last.pt"
 
@@ -145,16 +146,13 @@ def reproducible(config: RunConfig) -> Iterator[torch.device]:
 
     Yields the device to compute on.
     """
-    threads, device = torch.get_num_threads(), find_device(config.device)
+    device = find_device(config.device)
     gpus = [device] if device.type == "cuda" else []
     place = torch.cuda.device(device) if gpus else nullcontext()
-    with place, processes.joined(device), torch.random.fork_rng(gpus):
+    number = config.threads or torch.get_num_threads()
+    with place, processes.joined(device), torch.random.fork_rng(gpus), using_threads(number):
         torch.manual_seed(config.seed)
-        torch.set_num_threads(config.threads or threads)
-        try:
-            yield device
-        finally:
-            torch.set_num_threads(threads)
+        yield device
 
 
 def run_epochs(
