@@ -17,6 +17,7 @@ from swapped import TOLERANCE, assert_same, pair, results, rows, x
 from torch import Tensor, nn
 
 import fastnas
+from fastnas.threads import using_threads
 
 
 def cells() -> tuple[nn.Module, nn.Module, tuple[Tensor, ...]]:
@@ -46,6 +47,19 @@ def test_leaves_the_model_as_it_was(one_thread: None, unmeasured: None) -> None:
     for a, b in zip(network.state_dict().values(), before.state_dict().values(), strict=True):
         assert torch.equal(a, b)
     assert all(torch.equal(p.grad, torch.ones_like(p)) for p in network.parameters())  # type: ignore[arg-type]
+
+
+def test_code_is_tried_with_one_thread_and_the_number_of_threads_stays() -> None:
+    class Asks(stock.MixedOp):
+        def forward(self, x: Tensor, weights: Tensor) -> Tensor:
+            asked.append(torch.get_num_threads())
+            return super().forward(x, weights)
+
+    asked: list[int] = []
+    with using_threads(2):
+        fastnas.accelerate(Asks(C, 1), strict=True)
+        assert torch.get_num_threads() == 2
+    assert set(asked) == {1}
 
 
 def test_restore_gives_the_original_back() -> None:

@@ -77,6 +77,10 @@ class Net(nn.Module):
     def forward(self, x):
         return self.edge(x, self.alpha.softmax(0))
 
+class Two(Net):
+    def forward(self, x, y):
+        return super().forward(x) + y.mean()
+
 def number(): return 1
 def of_width(width): return Net()
 constant = 1
@@ -97,6 +101,13 @@ def test_accelerate_reports_on_a_model_of_the_users(factories: str) -> None:
     result = call("accelerate", f"{factories}:Net", "--input", "2x4x8x8", "--strict")
     assert result.exit_code == 0, result.output
     assert "1 modules fused, with 8 candidates; 0 left" in result.output
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_accelerate_gives_a_model_all_its_inputs(factories: str) -> None:
+    result = call("accelerate", f"{factories}:Two", "--input", "2x4x8x8", "--input", "3x5", "--strict")
+    assert result.exit_code == 0, result.output
+    assert "1 modules fused" in result.output
 
 
 @pytest.mark.parametrize(

@@ -19,11 +19,17 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Try fastnas.accelerate on a model of yours.")
 @click.argument("factory", metavar="PACKAGE.MODULE:FACTORY")
-@click.option("--input", "size", required=True, help="Shape of the model's input, such as 16x3x32x32.")
+@click.option(
+    "--input",
+    "sizes",
+    multiple=True,
+    required=True,
+    help="Shape of an input of the model, such as 16x3x32x32; for each.",
+)
 @click.option("--memory", type=click.Choice(["fast", "lean"]), default="fast", show_default=True, help="What to keep.")
 @click.option("--backend", default="auto", show_default=True, help="auto, cuda, triton, cpu or reference.")
 @click.option("--strict", is_flag=True, help="Fail where a module that looks like a candidate stays as it was.")
-def accelerate(factory: str, size: str, memory: str, backend: str, strict: bool) -> None:
+def accelerate(factory: str, sizes: tuple[str, ...], memory: str, backend: str, strict: bool) -> None:
     """Try fastnas.accelerate on a model of yours.
 
     FACTORY is a function or class that makes the model without arguments. Prints what is fused and what is left, with
@@ -32,7 +38,7 @@ def accelerate(factory: str, size: str, memory: str, backend: str, strict: bool)
     \b
       fastnas accelerate my.search:make_network --input 16x3x32x32
     """
-    shape = _shape(size)
+    shapes = [_shape(size) for size in sizes]
     model = _model(factory)
 
     import torch
@@ -40,7 +46,7 @@ def accelerate(factory: str, size: str, memory: str, backend: str, strict: bool)
     import fastnas
 
     try:
-        report = fastnas.accelerate(model, memory, torch.randn(shape), strict, backend)
+        report = fastnas.accelerate(model, memory, tuple(map(torch.randn, shapes)), strict, backend)
     except ValueError as error:
         raise UserError(str(error)) from error
     click.echo(str(report))
