@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     "sizes",
     multiple=True,
     required=True,
-    help="Shape of an input of the model, such as 16x3x32x32; for each.",
+    help="Shape of an input of the model, such as 16x3x32x32; once for each.",
 )
 @click.option("--memory", type=click.Choice(["fast", "lean"]), default="fast", show_default=True, help="What to keep.")
 @click.option("--backend", default="auto", show_default=True, help="auto, cuda, triton, cpu or reference.")
