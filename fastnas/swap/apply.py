@@ -26,7 +26,7 @@ from fastnas.threads import using_threads
 Module = TypeVar("Module", bound=nn.Module)
 Result = TypeVar("Result", float, calls.Arguments)
 Measured = TypeVar("Measured")
-_Measured = tuple[Cost | None, Cost, str | None]  # before, after, and how much slower that is
+_Compared = tuple[Cost | None, Cost, str | None]  # before, after, and how much slower that is
 
 
 class AccelerateError(UserError):
@@ -160,7 +160,7 @@ class _Fusing:
         self._verified: dict[Any, float | str] = {}
         self._before: dict[nn.Module, Cost] | None = None
         self._slower: dict[nn.Module, Entry] = {}
-        self._measured: dict[Any, _Measured] = {}
+        self._measured: dict[Any, _Compared] = {}
 
     def run(self) -> None:
         """Does it, and reports; where regions have become slower, again without them."""
@@ -244,7 +244,7 @@ class _Fusing:
                 self._slower[region] = entry
         return any(region in self._slower for region in fused)
 
-    def _costs(self, region: nn.Module, before: Cost | None, after: Cost | None) -> _Measured:
+    def _costs(self, region: nn.Module, before: Cost | None, after: Cost | None) -> _Compared:
         """Of regions that are built and called alike, one is measured: by itself if steps of the model do not tell."""
         arguments = self._arguments(region)
         kind = self._kind(region, arguments)
