@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from typing import Any
 
 import camvid
 import pytest
+import training
 from batches import measure
 from contestants import FAST, LEAN, STOCK, Setting
 from isolated import OUT_OF_MEMORY, isolated
@@ -47,6 +49,16 @@ def test_sweep_refuses_what_it_cannot_measure(words: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert f"sweep.py: error: {'argument ' if '0' in words else ''}{words[0]}" in done.stderr
+
+
+def test_training_tells_how_far_a_layout_and_the_operator_lead() -> None:
+    options = argparse.Namespace(seeds=1, steps=2, batch=2, size=8, threads=1, limit=120)
+    found = training.measure("DARTS, small", "float64", options)
+    assert list(found) == ["stock channels_last", "fast", "lean"]
+    for differences in found.values():
+        assert isinstance(differences, dict), differences
+        assert list(differences) == ["loss", "alpha"]
+        assert all(len(values) == 1 and values[0] < 1e-9 for values in differences.values())
 
 
 def test_batches_measures_every_network_and_draws(tmp_path: Path) -> None:
