@@ -21,6 +21,7 @@ from statistics import median
 import stock
 import stock_trellis
 import torch
+from contestants import STOCK, STOCK_LAST
 from isolated import isolated
 from machine import machine
 from rich.console import Console
@@ -35,13 +36,13 @@ from fastnas.measure import peak, saved_for_backward
 from fastnas.nn import AutoDeepLabSupernet, DartsSupernet, TrellisCell
 from fastnas.nn.pc_darts import PCDartsCell
 from fastnas.ops import release_workspaces
+from fastnas.ops.functional import MEMORY_MODES
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 import foreign
 import foreign_networks
 
-STOCK, STOCK_LAST, OWN = "stock", "stock channels_last", "fastnas.nn"
-MODES = ("fast", "lean")
+OWN = "fastnas.nn"
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def contestant(style: Style, name: str) -> tuple[nn.Module, tuple[object, ...], 
         module = module.to(memory_format=torch.channels_last)
         arguments = tree_map(_channels_last, arguments)
     start = time.perf_counter()
-    if name in MODES:
+    if name in MEMORY_MODES:
         report = fastnas.accelerate(module, memory=name, example_inputs=arguments)
         if not report.fused:
             raise RuntimeError(str(report))
@@ -152,7 +153,7 @@ def memory(style: str, name: str, threads: int) -> dict[str, float]:
     torch.set_num_threads(threads)
     module, arguments, seconds = contestant(STYLES[style], name)
     step = step_of(module, arguments)
-    if name not in MODES:  # what libraries allocate on first use; accelerate has run the module already
+    if name not in MEMORY_MODES:  # what libraries allocate on first use; accelerate has run the module already
         step()
     known = [t for t in tree_flatten(arguments)[0] if isinstance(t, Tensor)]
     known += [*module.parameters(), *module.buffers()]
@@ -164,7 +165,7 @@ def memory(style: str, name: str, threads: int) -> dict[str, float]:
 
 def measure(name: str, options: argparse.Namespace) -> dict[str, dict[str, object]]:
     style = STYLES[name]
-    names = [STOCK, STOCK_LAST, *MODES, *([f"{OWN} {mode}" for mode in MODES] if style.own else [])]
+    names = [STOCK, STOCK_LAST, *MEMORY_MODES, *([f"{OWN} {mode}" for mode in MEMORY_MODES] if style.own else [])]
     figures: dict[str, dict[str, object]] = {}
     for contestant_name in names:
         found = isolated(memory, name, contestant_name, options.threads, limit=options.limit)
@@ -199,7 +200,7 @@ def table(name: str, figures: dict[str, dict[str, object]]) -> Table:
             continue
         ratios = [f"{times[base] / times[n]:.1f}x" if base in times else "-" for base in (STOCK, STOCK_LAST)]
         sizes = [f"{f[quantity] / 1e6:.2f} MB" for quantity in ("saved", "peak")]
-        took = f"{f['accelerate']:.1f} s" if n in MODES else ""
+        took = f"{f['accelerate']:.1f} s" if n in MEMORY_MODES else ""
         shown.add_row(n, f"{times[n] * 1e3:.1f} ms", *ratios, *sizes, took)
     return shown
 

@@ -27,6 +27,8 @@ from report import Results, errors_table, results_table, scaling_table
 from rich.console import Console
 from timing import interleaved
 
+from fastnas.threads import using_threads
+
 FORWARD_BACKWARD = "forward + backward"
 ONE_THREAD = "forward + backward, 1 thread"
 SEARCH = "search step"
@@ -90,9 +92,8 @@ def timed(names: Sequence[str], setting: Sizes, options: argparse.Namespace) -> 
     whole = {name: c.forward_backward for name, c in contestants.items()}
     times = {FORWARD_BACKWARD: interleaved(whole, options.rounds)}
     if options.scaling:
-        torch.set_num_threads(1)
-        times[ONE_THREAD] = interleaved(whole, options.rounds)
-        torch.set_num_threads(options.threads)
+        with using_threads(1):
+            times[ONE_THREAD] = interleaved(whole, options.rounds)
     if options.forward_backward_only:
         return times
     aware = {name: c.search_step(phase_aware=True) for name, c in contestants.items()}

@@ -15,10 +15,12 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
 
 import stock
 import torch
 import torch.nn.functional as F
+from contestants import STOCK, STOCK_LAST
 from isolated import isolated
 from machine import machine
 from rich.console import Console
@@ -26,12 +28,11 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import fastnas
+from fastnas.ops.functional import MEMORY_MODES
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 import foreign_networks
 
-STOCK, STOCK_LAST = "stock", "stock channels_last"
-MODES = ("fast", "lean")
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "DARTS": stock.Network,
@@ -53,10 +54,10 @@ def architecture(network: nn.Module) -> list[Tensor]:
     return [t for group in found for t in ([group] if isinstance(group, Tensor) else group)]
 
 
-def train(name: str, run: str, dtype: str, seeds: int, options: argparse.Namespace) -> list[Trained]:
+def train(name: str, run: str, dtype: str, options: argparse.Namespace) -> list[Trained]:
     """The training once for every seed. In a process of its own: PyTorch 2.13 corrupts its heap at some shapes."""
     torch.set_num_threads(options.threads)
-    return [_train(NETWORKS[name], run, DTYPES[dtype], seed, options) for seed in range(seeds)]
+    return [_train(NETWORKS[name], run, DTYPES[dtype], seed, options) for seed in range(options.seeds)]
 
 
 def _train(
@@ -69,10 +70,8 @@ def _train(
     for alpha in alphas:
         alpha.data = alpha.data.to(dtype)  # also where it is not a parameter
     shape = (options.batch, 3, options.size, options.size)
-    if run in MODES:
-        report = fastnas.accelerate(network, run, torch.randn(shape, dtype=dtype), strict=True)
-        if not report.fused:
-            raise RuntimeError(str(report))
+    if run in MEMORY_MODES:
+        fastnas.accelerate(network, run, torch.randn(shape, dtype=dtype), strict=True)
     owned = set(map(id, alphas))
     weights = [p for p in network.parameters() if id(p) not in owned]
     optimisers = (
@@ -86,9 +85,8 @@ def _train(
             images = torch.randn(shape, dtype=torch.float64).to(dtype=dtype, memory_format=layout)
             logits = network(images)
             loss = F.cross_entropy(logits, torch.randint(logits.shape[1], shape[:1]))
-            network.zero_grad()
-            for alpha in alphas:
-                alpha.grad = None
+            for each in optimisers:  # a backward computes every gradient
+                each.zero_grad()
             loss.backward()
             optimiser.step()
         losses.append(loss.item())
@@ -107,8 +105,8 @@ def difference(a: Sequence[Trained], b: Sequence[Trained]) -> dict[str, list[flo
 def measure(name: str, dtype: str, options: argparse.Namespace) -> dict[str, dict[str, list[float]] | str]:
     """Of each run; what a run failed with, if it did."""
     found = {
-        run: isolated(train, name, run, dtype, options.seeds, options, limit=options.limit)
-        for run in (STOCK, STOCK_LAST, *MODES)
+        run: isolated(train, name, run, dtype, options, limit=options.limit)
+        for run in (STOCK, STOCK_LAST, *MEMORY_MODES)
     }
     exact = found.pop(STOCK)
     if isinstance(exact, str):
@@ -126,11 +124,7 @@ def table(steps: int) -> Table:
 def row(found: dict[str, list[float]] | str) -> list[str]:
     if isinstance(found, str):
         return [found]
-    return [
-        f"{statistic(found[what]):.1e}"
-        for what in ("loss", "alpha")
-        for statistic in (lambda values: sorted(values)[len(values) // 2], max)
-    ]
+    return [f"{statistic(found[what]):.1e}" for what in ("loss", "alpha") for statistic in (median, max)]
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ import torch
 
 from fastnas import _C
 from fastnas.nn import MixedOp
+from fastnas.threads import using_threads
 
 LIBRARY = Path(_C.__file__)
 
@@ -125,12 +126,10 @@ print(len(os.listdir("/proc/self/task")) - before)
 def test_threads_do_not_change_what_is_computed() -> None:
     edge = MixedOp(16, 1).double()
     x, weights = torch.randn(5, 16, 9, 9).double(), torch.rand(8).double()
-    threads = torch.get_num_threads()
     results = []
     for count in (1, 2, 3):
-        torch.set_num_threads(count)
-        results.append(edge(x, weights))
-    torch.set_num_threads(threads)
+        with using_threads(count):
+            results.append(edge(x, weights))
     assert torch.equal(results[0], results[1])
     assert torch.equal(results[0], results[2])
 

@@ -26,6 +26,7 @@ from operator_cases import (
 from torch import Tensor
 
 from fastnas.ops import DARTS_CANDIDATES, Norm, mixed_cell, reference
+from fastnas.threads import using_threads
 
 BACKENDS = ["cpu"]
 MODES = [(backend, memory) for backend in BACKENDS for memory in ("fast", "lean")]
@@ -323,10 +324,8 @@ SHARED = [
 
 @pytest.fixture(params=[2, 3, 4])
 def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
+    with using_threads(request.param):
+        yield request.param
 
 
 @pytest.mark.parametrize("case", SHARED, ids=lambda case: case.name)
